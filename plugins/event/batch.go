@@ -1,0 +1,329 @@
+package event
+
+import (
+	"sync/atomic"
+	"time"
+	"unsafe"
+)
+
+// Limits of one batch: it closes at whichever comes first, or when the reader has nothing more.
+const (
+	MaxBatchBytes   = 256 << 10 // of input: one block read; larger blocks gain nothing
+	MaxBatchRecords = 1024
+)
+
+// Position is a place in a stream at a record boundary.
+type Position struct {
+	// Seq orders the positions of one stream; for a file it is the offset in the uncompressed content.
+	Seq int64
+	// Token is the input's own, opaque to everybody else: what it needs to find and prove the place again.
+	Token string
+}
+
+// Span is the part of a stream that a batch covers: from before its first record to after its last.
+type Span struct{ From, To Position }
+
+// Set is a set of a pipeline's outputs, by their place in the configuration.
+type Set uint64
+
+// MaxOutputs is how many outputs one pipeline can have.
+const MaxOutputs = 64
+
+// All returns the set of the first n outputs.
+func All(n int) Set {
+	if n >= MaxOutputs {
+		return ^Set(0)
+	}
+	return 1<<n - 1
+}
+
+// Has reports whether output i is in the set.
+func (s Set) Has(i int) bool { return s>>i&1 != 0 }
+
+// Batch is the unit of ownership, order, backpressure and acknowledgement. All its events come from one stream, in the order
+// in which they stand there.
+//
+// Whoever got a batch from a Pool owns it until Sink.Send takes it. Between the last processor and its release nobody changes
+// it.
+type Batch struct {
+	Stream string    // ordering key: same stream, same order
+	Span   Span      // position before the first and after the last record
+	ReadAt time.Time // when it was read; now() in expressions
+	For    Set       // the outputs that it is for; the machine's to set
+	Events []Event
+
+	// Clean says that the arena's first block passed IsClean. Inputs set it once for each block.
+	Clean bool
+
+	arena Arena
+	enc   []encoding // one for each distinct encoder
+	sel   [][]*Event // for each output what it gets
+
+	pool    *Pool
+	charged int64
+	class   int
+	refs    atomic.Int32
+}
+
+type encoding struct {
+	owner any
+	buf   []byte
+	ends  []int32 // end of event i in buf
+}
+
+// NewBatch makes a batch that belongs to no pool, for tests and for copies.
+func NewBatch(stream string) *Batch { return &Batch{Stream: stream} }
+
+// Arena is where the bytes of the batch's strings live.
+func (b *Batch) Arena() *Arena { return &b.arena }
+
+// Append adds an empty event and returns it. The pointer is valid until the next Append.
+func (b *Batch) Append() *Event {
+	n := len(b.Events)
+	if n < cap(b.Events) {
+		b.Events = b.Events[:n+1]
+	} else {
+		b.Events = append(b.Events, Event{})
+	}
+	e := &b.Events[n]
+	e.batch, e.index = b, int32(n)
+	e.Reset()
+	return e
+}
+
+// Undo removes the event that was appended last.
+func (b *Batch) Undo() { b.Events = b.Events[:len(b.Events)-1] }
+
+// adopt points the events back at the batch after Events was reallocated.
+func (b *Batch) adopt() {
+	for i := range b.Events {
+		b.Events[i].batch, b.Events[i].index = b, int32(i)
+	}
+}
+
+// Selected returns the events that output i gets, in order. It is valid from the end of the processors until the release.
+func (b *Batch) Selected(i int) []*Event {
+	if i >= len(b.sel) {
+		return nil
+	}
+	return b.sel[i]
+}
+
+// Select says which events output i gets. keep is nil for all that are not dropped. The machine calls it once after the
+// last processor.
+func (b *Batch) Select(i int, keep func(*Event) bool) []*Event {
+	for len(b.sel) <= i {
+		if len(b.sel) < cap(b.sel) {
+			b.sel = b.sel[:len(b.sel)+1]
+		} else {
+			b.sel = append(b.sel, nil)
+		}
+		b.sel[len(b.sel)-1] = b.sel[len(b.sel)-1][:0]
+	}
+	s := b.sel[i][:0]
+	for j := range b.Events {
+		if e := &b.Events[j]; !e.Dropped && (keep == nil || keep(e)) {
+			s = append(s, e)
+		}
+	}
+	b.sel[i] = s
+	return s
+}
+
+// Encode caches the encodings of the batch's events under owner: add appends one event to a buffer. wanted, if not nil, says
+// which events are worth encoding. The machine calls it once per distinct encoder after the last processor.
+func (b *Batch) Encode(owner any, wanted func(i int) bool, add func(dst []byte, e *Event) []byte) {
+	n := len(b.enc)
+	if n < cap(b.enc) {
+		b.enc = b.enc[:n+1]
+	} else {
+		b.enc = append(b.enc, encoding{})
+	}
+	c := &b.enc[n]
+	c.owner, c.buf, c.ends = owner, c.buf[:0], c.ends[:0]
+	for i := range b.Events {
+		if e := &b.Events[i]; !e.Dropped && (wanted == nil || wanted(i)) {
+			c.buf = appendRoom(c.buf, 1<<10)
+			c.buf = add(c.buf, e)
+		}
+		c.ends = append(c.ends, int32(len(c.buf)))
+	}
+}
+
+// Encoded returns the cached encoding of event i under owner; nil if there is none. The bytes belong to the batch.
+func (b *Batch) Encoded(owner any, i int) []byte {
+	for k := range b.enc {
+		c := &b.enc[k]
+		if c.owner != owner || i >= len(c.ends) {
+			continue
+		}
+		from := int32(0)
+		if i > 0 {
+			from = c.ends[i-1]
+		}
+		if from == c.ends[i] {
+			return nil
+		}
+		return c.buf[from:c.ends[i]:c.ends[i]]
+	}
+	return nil
+}
+
+// Contains reports whether s is a view into the arena's first block, the one that Clean speaks of.
+func (b *Batch) Contains(s string) bool {
+	if len(s) == 0 || cap(b.arena.buf) == 0 {
+		return false
+	}
+	p := uintptr(unsafe.Pointer(unsafe.StringData(s)))
+	lo := uintptr(unsafe.Pointer(unsafe.SliceData(b.arena.buf)))
+	return p >= lo && p+uintptr(len(s)) <= lo+uintptr(b.arena.block)
+}
+
+// Retain adds n owners; each of them calls Release once.
+func (b *Batch) Retain(n int32) { b.refs.Add(n) }
+
+// Release gives up one ownership. With the last one the batch goes back to its pool; nobody may touch it or anything that it
+// holds afterwards.
+func (b *Batch) Release() {
+	switch n := b.refs.Add(-1); {
+	case n > 0:
+		return
+	case n < 0:
+		panic("BUG: batch released twice")
+	}
+	if b.pool != nil {
+		b.pool.put(b)
+	}
+}
+
+// Charge tells the pool what the batch holds by now, so that growth counts against the memory limit. It never waits.
+func (b *Batch) Charge() {
+	if b.pool != nil {
+		b.pool.recharge(b, b.footprint())
+	}
+}
+
+// Charged is what the batch counts against the memory limit, in bytes.
+func (b *Batch) Charged() int64 { return b.charged }
+
+// footprint adds up all memory that the batch keeps: arena, events, their overflow fields, selections and encodings.
+func (b *Batch) footprint() int64 {
+	n := int64(cap(b.arena.buf)) + int64(b.arena.spilled) + int64(cap(b.Events))*int64(unsafe.Sizeof(Event{}))
+	for _, e := range b.Events[:cap(b.Events)] {
+		n += int64(cap(e.Extra)) * int64(unsafe.Sizeof(Field{}))
+	}
+	for _, c := range b.enc[:cap(b.enc)] {
+		n += int64(cap(c.buf)) + 4*int64(cap(c.ends))
+	}
+	for _, s := range b.sel[:cap(b.sel)] {
+		n += 8 * int64(cap(s))
+	}
+	return n
+}
+
+// reset empties the batch for its next user and keeps its memory. Arenas of plugins that may have kept something are given
+// up instead: forget says so.
+func (b *Batch) reset(forget bool) {
+	b.Stream, b.Span, b.For, b.Clean, b.ReadAt = "", Span{}, 0, false, time.Time{}
+	b.Events, b.enc, b.sel = b.Events[:0], b.enc[:0], b.sel[:0]
+	b.arena.reset()
+	if forget {
+		b.arena.buf = make([]byte, 0, cap(b.arena.buf))
+	}
+}
+
+// Clone returns a deep copy that belongs to no pool and needs no release.
+func (b *Batch) Clone() *Batch {
+	c := &Batch{Stream: b.Stream, Span: b.Span, ReadAt: b.ReadAt, For: b.For, Events: make([]Event, len(b.Events))}
+	for i := range b.Events {
+		b.Events[i].copyTo(&c.Events[i])
+	}
+	c.adopt()
+	return c
+}
+
+// Arena hands out memory that lives as long as its batch.
+type Arena struct {
+	buf     []byte
+	block   int // length of the first block: what Batch.Clean speaks of
+	spill   [][]byte
+	spilled int
+}
+
+// Alloc returns n bytes that live as long as the batch. They are not zeroed.
+func (a *Arena) Alloc(n int) []byte {
+	if at := len(a.buf); n <= cap(a.buf)-at {
+		a.buf = a.buf[:at+n]
+		return a.buf[at : at+n : at+n]
+	}
+	// What does not fit goes to a block of its own: the first one never moves, views into it stay.
+	if k := len(a.spill); k > 0 {
+		if s := a.spill[k-1]; n <= cap(s)-len(s) {
+			at := len(s)
+			a.spill[k-1] = s[:at+n]
+			return s[at : at+n : at+n]
+		}
+	}
+	size := max(n, 16<<10)
+	a.spill = append(a.spill, make([]byte, n, size))
+	a.spilled += size
+	return a.spill[len(a.spill)-1][:n:n]
+}
+
+// Block allocates the first block, which the reader fills with raw lines, and remembers how far it goes. It must be the
+// arena's first allocation. Shrink it with SetBlock when less was read.
+func (a *Arena) Block(n int) []byte {
+	if len(a.buf) != 0 || a.block != 0 {
+		panic("BUG: the block is not the arena's first allocation")
+	}
+	if n > cap(a.buf) {
+		a.buf = make([]byte, 0, n)
+	}
+	a.buf = a.buf[:n]
+	a.block = n
+	return a.buf
+}
+
+// SetBlock cuts the first block to n bytes; the rest can be allocated again.
+func (a *Arena) SetBlock(n int) {
+	a.buf = a.buf[:n]
+	a.block = n
+}
+
+// Copy copies p into the arena and returns a view of the copy.
+func (a *Arena) Copy(p []byte) string {
+	if len(p) == 0 {
+		return ""
+	}
+	d := a.Alloc(len(p))
+	copy(d, p)
+	return View(d)
+}
+
+// CopyString copies s into the arena and returns a view of the copy.
+func (a *Arena) CopyString(s string) string {
+	if s == "" {
+		return ""
+	}
+	d := a.Alloc(len(s))
+	copy(d, s)
+	return View(d)
+}
+
+// Poison overwrites all that the arena holds, so that whoever kept a view of it is found out. Conformance suites use it.
+func (a *Arena) Poison() {
+	for _, s := range append(a.spill, a.buf[:cap(a.buf)]) {
+		for i := range s {
+			s[i] = 0xdb
+		}
+	}
+}
+
+func (a *Arena) reset() {
+	a.buf, a.block = a.buf[:0], 0
+	clear(a.spill)
+	a.spill, a.spilled = a.spill[:0], 0
+}
+
+// View returns p as a string without copying it. p must not change while the string is in use.
+func View(p []byte) string { return unsafe.String(unsafe.SliceData(p), len(p)) }

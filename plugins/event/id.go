@@ -1,0 +1,40 @@
+package event
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+
+	"github.com/zeebo/xxh3"
+)
+
+// IDLen is the length of an event's id in text: 128 bits in hexadecimal digits.
+const IDLen = 32
+
+// AppendID appends the event's id: the first 128 bits, in lower-case hexadecimal digits, of SHA-256 over the stream's name, a
+// zero byte, the offset of the record and the XXH3-64 of its first line, both little endian; for a record that was closed by
+// wall time also its length. It is computed anew at each call, so only outputs that need it pay for it. The same record of
+// the same stream has the same id after any restart, move or compression.
+func (e *Event) AppendID(dst []byte) []byte {
+	var scratch [160]byte
+	in := scratch[:0]
+	if e.batch != nil {
+		in = append(in, e.batch.Stream...)
+	}
+	in = append(in, 0)
+	in = binary.LittleEndian.AppendUint64(in, uint64(e.Offset))
+	line := e.Raw
+	if i := bytes.IndexByte(line, '\n'); i >= 0 {
+		line = line[:i]
+	}
+	in = binary.LittleEndian.AppendUint64(in, xxh3.Hash(line))
+	if e.Length > 0 {
+		in = binary.LittleEndian.AppendUint64(in, uint64(e.Length))
+	}
+	sum := sha256.Sum256(in)
+	return hex.AppendEncode(dst, sum[:IDLen/2])
+}
+
+// ID returns what AppendID appends.
+func (e *Event) ID() string { return string(e.AppendID(nil)) }
