@@ -24,7 +24,8 @@ type Replayer interface {
 	// Run, for streams of the checkpoint. It may wait for a medium that does not answer, until ctx is done.
 	CanReplay(ctx context.Context, s Stream, from event.Position) error
 	// Replay sends the records of the stream after from and up to to, in the same order and with the same offsets as Run did,
-	// and returns when the last one is sent. A batch never reaches beyond to.
+	// and returns when the last one is sent. A batch never reaches beyond to. An error that wraps ErrGone says that the records
+	// are proved to be lost; after any other the agent asks again.
 	Replay(ctx context.Context, s Stream, from, to event.Position, sink Sink) error
 }
 
@@ -88,6 +89,10 @@ type Committer interface {
 	// those that the token speaks of, it cuts nothing and says so in the error, as a *KeptError.
 	Restore(token []byte) (cut int64, err error)
 }
+
+// ErrGone is wrapped by a Replayer's errors when the records asked for are proved to exist no more. Not being able to look is
+// another error.
+var ErrGone = errors.New("the records are gone")
 
 // KeptError is Restore's answer when it could not cut back: what follows may repeat what is there.
 type KeptError struct{ Reason string }

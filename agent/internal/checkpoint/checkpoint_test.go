@@ -1,0 +1,125 @@
+package checkpoint
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func sample(n int) *Snapshot {
+	return &Snapshot{
+		Written: time.Unix(int64(n), 0).UTC(),
+		Pipelines: map[string]Pipeline{"p": {
+			Streams: []Stream{{Input: "tail", Name: "s", Lane: "l", Meta: []byte("m"), Cursors: map[string]Cursor{"file": {Seq: int64(n), Token: []byte{0, 1, 0xff}}}}},
+			Outputs: map[string]Output{"file": {Token: []byte("t"), DeadToken: []byte("d")}},
+		}},
+	}
+}
+
+func open(t *testing.T, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestLoadsWhatWasSaved(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	if got, damage, err := s.Load(); got != nil || damage != nil || err != nil {
+		t.Fatalf("an empty directory gives %v %v %v", got, damage, err)
+	}
+	for n := range 3 {
+		if err := s.Save(sample(n)); err != nil {
+			t.Fatal(err)
+		}
+		got, damage, err := s.Load()
+		if err != nil || damage != nil || !reflect.DeepEqual(got, sample(n)) {
+			t.Fatalf("got %+v %v %v", got, damage, err)
+		}
+	}
+}
+
+func TestFallsBackToThePreviousGenerationFromAnyDamage(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	s := open(t, filepath.Join(base, "ref"))
+	for n := 1; n <= 2; n++ {
+		if err := s.Save(sample(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good, err := os.ReadFile(filepath.Join(base, "ref", fileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	prev, err := os.ReadFile(filepath.Join(base, "ref", prevName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := map[string][]byte{"zeroed": make([]byte, len(good)), "empty": {}}
+	for i := range len(good) {
+		damaged[fmt.Sprintf("cut at %d", i)] = good[:i]
+		flipped := bytes.Clone(good)
+		flipped[i] ^= 0x10
+		damaged[fmt.Sprintf("flipped at %d", i)] = flipped
+	}
+	dir := filepath.Join(base, "x")
+	x := open(t, dir)
+	for name, b := range damaged {
+		write(t, filepath.Join(dir, fileName), b)
+		write(t, filepath.Join(dir, prevName), prev)
+		got, damage, err := x.Load()
+		var newer *NewerError
+		if errors.As(err, &newer) && strings.HasPrefix(name, "flipped") {
+			continue // the flipped digit was the format's
+		}
+		if err != nil || len(damage) != 1 || !reflect.DeepEqual(got, sample(1)) {
+			t.Fatalf("%s: got %+v, damage %v, err %v", name, got, damage, err)
+		}
+	}
+	write(t, filepath.Join(dir, fileName), []byte("x"))
+	write(t, filepath.Join(dir, prevName), []byte("y"))
+	if got, damage, err := x.Load(); got != nil || len(damage) != 2 || err != nil {
+		t.Errorf("both damaged: got %v %v %v", got, damage, err)
+	}
+}
+
+func TestRefusesANewerFormat(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir)
+	write(t, filepath.Join(dir, fileName), []byte("stacktrail-checkpoint 2 something else\n"))
+	var newer *NewerError
+	if _, _, err := s.Load(); !errors.As(err, &newer) || newer.Format != 2 {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSecondInstanceIsRefusedAndToldThePid(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir)
+	var locked *LockedError
+	if _, err := Open(dir); !errors.As(err, &locked) || locked.PID != os.Getpid() {
+		t.Errorf("got %v", err)
+	}
+	s.Close()
+	open(t, dir)
+}
+
+func write(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
