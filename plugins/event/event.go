@@ -61,7 +61,8 @@ type Event struct {
 
 	// Dropped marks an event that a processor dropped: no output sees it.
 	Dropped bool
-	// Plain is the parser's word that no string field which it set to a view into the arena contains a quote. It lets the
+	// Plain is the parser's word that no string field which it set to a view into the arena contains a quote or a
+	// newline. It lets the
 	// JSON encoder copy such views of a clean arena unread. Processors need not care.
 	Plain bool
 

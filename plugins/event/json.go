@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"math/bits"
@@ -212,48 +213,28 @@ func AppendValue(b []byte, v Value) []byte {
 // for the newlines and the quotes. One pass decides for a whole block of lines.
 func IsClean(b []byte) bool {
 	const l, h = 0x0101010101010101, 0x8080808080808080
-	newlines, control := 0, 0
-	var high, slash uint64
+	// While no byte has its high bit set, adding 0x60 sets it in just the bytes from 0x20 on.
+	var high uint64
+	var n0, n1, n2, n3 int
 	i := 0
 	for ; i+32 <= len(b); i += 32 {
-		for j := i; j < i+32; j += 8 {
-			x := binary.LittleEndian.Uint64(b[j:])
-			high |= x
-			y := x ^ l*'\\'
-			slash |= (y - l) &^ y
-			low := (x - l*0x20) &^ x & h // exact only while no byte is above 0x7f; else high refuses anyway
-			if low != 0 {
-				// A borrow can mark the byte above a control byte too, so count byte by byte.
-				for _, c := range b[j : j+8] {
-					if c < 0x20 {
-						control++
-						if c == '\n' {
-							newlines++
-						}
-					}
-				}
-			}
-		}
-		if (high|slash)&h != 0 {
-			break
-		}
+		p := b[i : i+32 : i+32]
+		x0, x1 := binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[8:])
+		x2, x3 := binary.LittleEndian.Uint64(p[16:]), binary.LittleEndian.Uint64(p[24:])
+		high |= x0 | x1 | x2 | x3
+		n0 += bits.OnesCount64((x0 + l*0x60) & h)
+		n1 += bits.OnesCount64((x1 + l*0x60) & h)
+		n2 += bits.OnesCount64((x2 + l*0x60) & h)
+		n3 += bits.OnesCount64((x3 + l*0x60) & h)
 	}
-	if (high|slash)&h != 0 {
-		return false
-	}
+	control := i - (n0 + n1 + n2 + n3)
 	for ; i < len(b); i++ {
-		c := b[i]
-		if c >= utf8.RuneSelf || c == '\\' {
-			return false
-		}
-		if c < 0x20 {
+		high |= uint64(b[i])
+		if b[i] < 0x20 {
 			control++
-			if c == '\n' {
-				newlines++
-			}
 		}
 	}
-	return control == newlines
+	return high&h == 0 && control == bytes.Count(b, []byte{'\n'}) && bytes.IndexByte(b, '\\') < 0
 }
 
 // appendRoom makes room for n more bytes, growing to powers of two so that reused buffers settle quickly.

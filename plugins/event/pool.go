@@ -78,7 +78,9 @@ func (p *Pool) Get(ctx context.Context, n int) (*Batch, error) {
 			b.charged = need
 		}
 		if b != nil {
-			p.passOnLocked()
+			if p.used+freshCost(classSmall, 0) <= p.limit || len(p.free[classSmall])+len(p.free[classLarge]) > 0 {
+				p.passOnLocked() // there may be enough for the next one too
+			}
 			p.mu.Unlock()
 			b.refs.Store(1)
 			return b, nil
