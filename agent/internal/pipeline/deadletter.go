@@ -1,0 +1,106 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/stacktrail/stacktrail/plugins"
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// Names of the fields that a dead letter adds to the event.
+const (
+	deadReasonField = "dead_reason"
+	deadTimeField   = "dead_time"
+	deadOutputField = "dead_output"
+)
+
+// deadLetter is where the events go that an output will never accept: NDJSON, written by an output that can undo, with the
+// event as it was about to be sent and the reason.
+type deadLetter struct {
+	out    plugins.Committer
+	log    *slog.Logger
+	output string
+
+	mu sync.Mutex // held while dead events are written and settled, so that a snapshot never falls between the two
+}
+
+// writeLocked writes dead events and waits for as long as that does not work: an output stops at its cursor rather than lose
+// one. It returns false when ctx ended. The caller holds mu.
+func (d *deadLetter) writeLocked(ctx context.Context, died []deadEvent) bool {
+	evs := make([]*event.Event, len(died))
+	now := time.Now()
+	for i, x := range died {
+		evs[i] = d.letter(x.e, x.reason, now)
+	}
+	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
+		err := d.out.Write(ctx, evs)
+		if err == nil {
+			d.log.Warn("events went to the dead letter", "count", len(died), "reason", died[0].reason)
+			return true
+		}
+		var partial *plugins.PartialError
+		if errors.As(err, &partial) && valid(partial, len(evs)) {
+			var rest []*event.Event
+			for i := range evs {
+				if _, failed := partial.Failed[i]; failed {
+					rest = append(rest, evs[i])
+				}
+			}
+			evs = rest
+		}
+		d.log.Error("dead letter cannot be written, its output waits", "error", err)
+		if !sleep(ctx, wait) {
+			return false
+		}
+	}
+}
+
+// letter makes the dead letter's copy of an event.
+func (d *deadLetter) letter(e *event.Event, reason string, now time.Time) *event.Event {
+	c := e.Clone()
+	c.Dropped = false
+	c.Set(deadReasonField, event.StringValue(reason))
+	c.Set(deadTimeField, event.TimeValue(now))
+	c.Set(deadOutputField, event.StringValue(d.output))
+	return c
+}
+
+// positionOnly makes the letter of an event that died in a processor: what it was is not to be trusted, so only its place and the
+// reason are told.
+func positionOnly(e *event.Event) *event.Event {
+	b := event.NewBatch(e.Batch().Stream)
+	b.Span, b.ReadAt = e.Batch().Span, e.Batch().ReadAt
+	c := b.Append()
+	c.Offset = e.Offset
+	c.Has |= event.HasLogOffset
+	c.LogFile = e.LogFile
+	c.RecordClass = e.RecordClass
+	return c
+}
+
+// restore cuts a plugin that can undo back to a token.
+func restore(plug plugins.Output, token []byte, refuse string, log *slog.Logger) error {
+	c, ok := plug.(plugins.Committer)
+	if !ok {
+		return nil
+	}
+	if refuse != "" && token != nil {
+		log.Warn("kept what was written after the last checkpoint: repetitions are possible", "reason", refuse)
+		token = nil
+	}
+	cut, err := c.Restore(token)
+	var kept *plugins.KeptError
+	switch {
+	case errors.As(err, &kept):
+		log.Warn("kept what was written after the last checkpoint: repetitions are possible", "reason", kept.Reason)
+	case err != nil:
+		return err
+	case cut > 0:
+		log.Info("cut back to the last checkpoint", "bytes", cut)
+	}
+	return nil
+}

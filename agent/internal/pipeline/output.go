@@ -1,0 +1,266 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/stacktrail/stacktrail/plugins"
+	"github.com/stacktrail/stacktrail/plugins/event"
+	"github.com/stacktrail/stacktrail/plugins/ledger"
+)
+
+// output is one output of a pipeline: its queue, its accounts, its cursors. The runners that empty the queue are in runner.go.
+type output struct {
+	OutputConfig
+	index     int
+	plug      plugins.Output
+	committer plugins.Committer // plug, if it can undo
+	dead      *deadLetter       // nil: none is wanted
+	log       *slog.Logger
+	encodes   bool // it asked for an encoder
+	counters  Counters
+	fails     failures
+
+	mu       sync.Mutex // guards all below: every transition of an item happens under it
+	ledgers  map[string]*ledger.Ledger
+	runners  []*runner
+	held     map[*item]struct{}
+	queued   int64 // bytes of the items that no runner has taken whole
+	room     chan struct{}
+	accounts Accounts // without InFlight
+	retries  int64
+	requests int64
+	lastErr  string
+	closed   bool
+	stable   stable // what a snapshot says
+}
+
+// stable is an output's state at a moment when no batch was partly written: tokens and cursors belong together.
+type stable struct {
+	token     []byte
+	deadToken []byte
+	cursors   map[string]event.Position
+}
+
+// item is a batch in the hands of one output.
+type item struct {
+	out     *output
+	batch   *event.Batch
+	stream  string
+	ticket  ledger.Ticket
+	bytes   int64
+	arrived time.Time
+	events  []*event.Event
+	next    int // first event that no request has taken
+	left    int // events that are not settled
+	died    []deadEvent
+}
+
+type deadEvent struct {
+	e      *event.Event
+	reason string
+}
+
+// openStream gives the output a cursor in a stream.
+func (o *output) openStream(name string, at event.Position) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ledgers[name] == nil {
+		o.ledgers[name] = ledger.New(at)
+		o.stable.cursors[name] = at
+	}
+}
+
+func (o *output) forgetStream(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.ledgers, name)
+	delete(o.stable.cursors, name)
+}
+
+// position returns where the output stands in a stream and up to where it was handed on.
+func (o *output) position(name string) (at, head event.Position) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l := o.ledgers[name]; l != nil {
+		return l.Position(), l.Head()
+	}
+	return event.Position{}, event.Position{}
+}
+
+// enqueue hands the events that the output selected of b to it: it waits for room, or drops, as on_full says. dead is how many
+// records of b died in a processor. The batch is retained for as long as the output holds it. The error is ctx's: then
+// nothing happened.
+func (o *output) enqueue(ctx context.Context, b *event.Batch, events []*event.Event, dead int) error {
+	it := &item{out: o, batch: b, stream: b.Stream, bytes: b.Charged(), events: events, left: len(events)}
+	o.mu.Lock()
+	if len(events) > 0 && o.queued > 0 && o.queued+it.bytes > int64(o.Queue.Bytes) {
+		if o.Queue.OnFull == OnFullDrop {
+			o.accounts.Dropped += int64(len(events))
+			o.account(b, len(events), dead)
+			o.settleLocked(b.Stream, b.Span.To)
+			o.mu.Unlock()
+			return nil
+		}
+		for o.queued > 0 && o.queued+it.bytes > int64(o.Queue.Bytes) {
+			room := o.room
+			o.mu.Unlock()
+			select {
+			case <-room:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			o.mu.Lock()
+		}
+	}
+	defer o.mu.Unlock()
+	o.account(b, len(events), dead)
+	if len(events) == 0 {
+		o.settleLocked(b.Stream, b.Span.To)
+		return nil
+	}
+	l := o.ledgers[b.Stream]
+	it.ticket = l.Add(b.Span.To)
+	it.arrived = time.Now()
+	b.Retain(1)
+	o.held[it] = struct{}{}
+	o.queued += it.bytes
+	r := o.runners[0]
+	if n := len(o.runners); n > 1 {
+		r = o.runners[xxh3.HashString(b.Stream)%uint64(n)]
+	}
+	r.queue = append(r.queue, it)
+	r.events += len(events)
+	r.signal()
+	return nil
+}
+
+// account counts a batch as offered. The caller holds mu.
+func (o *output) account(b *event.Batch, selected, dead int) {
+	n := len(b.Events)
+	o.accounts.Offered += int64(n)
+	o.accounts.Dead += int64(dead)
+	o.accounts.Filtered += int64(n - selected - dead)
+}
+
+// settleLocked moves the cursor over a part of the stream that needs no writing, once everything before it is settled.
+func (o *output) settleLocked(stream string, to event.Position) {
+	l := o.ledgers[stream]
+	l.Settle(l.Add(to))
+}
+
+// skip moves the output's cursor to a position that its records are proved to be lost before.
+func (o *output) skip(stream string, to event.Position) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ledgers[stream] = ledger.New(to)
+}
+
+// skipTo moves the end of what was handed on over a part of the stream that holds no record.
+func (o *output) skipTo(stream string, to event.Position) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.settleLocked(stream, to)
+}
+
+// Outcomes of an event at an output.
+const (
+	outcomeDelivered = iota
+	outcomeDead
+)
+
+// settle ends events of items that are in hand: they are delivered, or dead for the reason given. Items whose last event is
+// settled leave the output. It returns false when ctx ended before a dead letter could be written.
+func (o *output) settle(ctx context.Context, evs []*event.Event, its []*item, outcome int, reason string) bool {
+	var done []*item
+	o.mu.Lock()
+	for i, it := range its {
+		if outcome == outcomeDelivered {
+			o.accounts.Delivered++
+			it.left--
+		} else {
+			it.died = append(it.died, deadEvent{evs[i], reason})
+		}
+		if it.left == len(it.died) {
+			done = append(done, it)
+		}
+	}
+	o.mu.Unlock()
+	for _, it := range done {
+		if !o.finish(ctx, it) {
+			return false
+		}
+	}
+	return true
+}
+
+// finish writes the dead events of an item to the dead letter and lets the item go. Both are one step for snapshots.
+func (o *output) finish(ctx context.Context, it *item) bool {
+	if len(it.died) > 0 && o.dead != nil {
+		o.dead.mu.Lock()
+		defer o.dead.mu.Unlock()
+		if !o.dead.writeLocked(ctx, it.died) {
+			return false
+		}
+	}
+	o.mu.Lock()
+	o.accounts.Dead += int64(len(it.died))
+	o.ledgers[it.stream].Settle(it.ticket)
+	delete(o.held, it)
+	o.mu.Unlock()
+	it.batch.Release()
+	return true
+}
+
+// taken tells those who wait for room that items have left the queue. The caller holds mu.
+func (o *output) takenLocked(bytes int64) {
+	o.queued -= bytes
+	close(o.room)
+	o.room = make(chan struct{})
+}
+
+// status returns the accounts, all of one moment.
+func (o *output) status() OutputStatus {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := OutputStatus{ID: o.ID, Type: o.Type, Accounts: o.accounts, Retries: o.retries, Requests: o.requests, LastError: o.lastErr}
+	for it := range o.held {
+		s.InFlight += int64(it.left)
+	}
+	return s
+}
+
+// close ends the queue: the runners return once it is empty.
+func (o *output) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	for _, r := range o.runners {
+		r.signal()
+	}
+}
+
+// start opens the output and cuts a committer back to what the checkpoint knows. token is nil when that is nothing; refuse,
+// if not "", is why nothing may be cut.
+func (o *output) start(ctx context.Context, token, deadToken []byte, refuse string) error {
+	if op, ok := o.plug.(plugins.Opener); ok {
+		if err := op.Open(ctx); err != nil {
+			return fmt.Errorf("opening output %q: %w", o.ID, err)
+		}
+	}
+	if err := restore(o.plug, token, refuse, o.log); err != nil {
+		return fmt.Errorf("restoring output %q: %w", o.ID, err)
+	}
+	o.stable.token, o.stable.deadToken = token, deadToken
+	if o.dead != nil {
+		if err := restore(o.dead.out, deadToken, refuse, o.dead.log); err != nil {
+			return fmt.Errorf("restoring the dead letter of output %q: %w", o.ID, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,178 @@
+package pipeline
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/stacktrail/stacktrail/agent/internal/checkpoint"
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// Snapshot is a pipeline's state for the checkpoint.
+type Snapshot struct {
+	checkpoint.Pipeline
+	fresh []*stream // streams that no checkpoint has named so far
+}
+
+// Dirty reports whether anything changed since the last call, and forgets it.
+func (p *Pipeline) Dirty() bool { return p.dirty.Swap(false) }
+
+// Snapshot takes the state of the pipeline. Outputs that can undo are asked for a moment at which no batch is partly written,
+// for at most wait; one that cannot give it in time, because its far end does not answer, stays where its last snapshot
+// was. With wait 0 they are not asked at all. A new token is taken only after the last snapshot was stored: the caller sees
+// to that.
+func (p *Pipeline) Snapshot(ctx context.Context, wait time.Duration) Snapshot {
+	if wait > 0 {
+		var asked []<-chan struct{}
+		for _, o := range p.outputs {
+			if o.committer != nil {
+				asked = append(asked, o.askStable())
+			}
+		}
+		deadline := time.NewTimer(wait)
+		defer deadline.Stop()
+	answers:
+		for _, ch := range asked {
+			select {
+			case <-ch:
+			case <-deadline.C:
+				break answers
+			case <-ctx.Done():
+				break answers
+			}
+		}
+	}
+	return p.gather(wait > 0)
+}
+
+// Final takes the state of the pipeline after Run has returned.
+func (p *Pipeline) Final() Snapshot {
+	for _, o := range p.outputs {
+		if o.committer != nil && !o.partlyWritten() {
+			o.commit()
+		}
+	}
+	return p.gather(true)
+}
+
+// partlyWritten reports whether a batch was cut off in the middle.
+func (o *output) partlyWritten() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for it := range o.held {
+		if it.next > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// gather puts the snapshot together from what is stable. With refresh, outputs that cannot undo, and so are stable at any
+// moment, are brought up to date first.
+func (p *Pipeline) gather(refresh bool) Snapshot {
+	s := Snapshot{Pipeline: checkpoint.Pipeline{Outputs: map[string]checkpoint.Output{}}}
+	stables := make([]stable, len(p.outputs))
+	for i, o := range p.outputs {
+		if refresh && o.committer == nil {
+			o.commit()
+		}
+		stables[i] = o.stableNow()
+		s.Outputs[o.ID] = checkpoint.Output{Token: stables[i].token, DeadToken: stables[i].deadToken}
+	}
+	if p.dead != nil {
+		if refresh {
+			// After the cursors: what died behind them may stand here twice after a crash, but never not at all.
+			p.dead.mu.Lock()
+			if token, err := p.dead.out.Token(); err == nil {
+				p.deadToken = token
+			} else {
+				p.log.Warn("dead letter cannot make its data safe", "error", err)
+			}
+			p.dead.mu.Unlock()
+		}
+		s.Outputs[""] = checkpoint.Output{DeadToken: p.deadToken}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, st := range p.streams {
+		c := checkpoint.Stream{
+			Input: st.in.ID, Name: name, Lane: st.Lane, Meta: st.Meta, Drained: st.Drained, Cursors: map[string]checkpoint.Cursor{},
+		}
+		complete := true
+		for i, o := range p.outputs {
+			at, known := stables[i].cursors[name]
+			if !known { // opened since the cursors were taken
+				complete = false
+				break
+			}
+			c.Cursors[o.ID] = checkpoint.Cursor{Seq: at.Seq, Token: []byte(at.Token)}
+			if _, head := o.position(name); at.Seq < head.Seq {
+				c.Drained = false // not for this output
+			}
+		}
+		if !complete {
+			continue
+		}
+		select {
+		case <-st.durable:
+		default:
+			s.fresh = append(s.fresh, st)
+		}
+		s.Streams = append(s.Streams, c)
+	}
+	for _, c := range p.State.Streams {
+		if p.inputByID(c.Input) == nil {
+			s.Streams = append(s.Streams, c) // of an input that is not configured now: it may come back
+		}
+	}
+	return s
+}
+
+// commit makes what is written safe and the present moment the one that snapshots speak of. For an output that can undo,
+// nothing may be written meanwhile and no batch be partly written.
+func (o *output) commit() {
+	now := o.stableNow()
+	if o.committer != nil {
+		token, err := o.committer.Token()
+		if err != nil {
+			o.log.Warn("output cannot make its data safe; the checkpoint keeps its last position", "error", err)
+			return
+		}
+		now.token = token
+	}
+	if o.dead != nil {
+		// While this lock is held no event dies without being settled too.
+		o.dead.mu.Lock()
+		defer o.dead.mu.Unlock()
+		token, err := o.dead.out.Token()
+		if err != nil {
+			o.log.Warn("dead letter cannot make its data safe; the checkpoint keeps its last position", "error", err)
+			return
+		}
+		now.deadToken = token
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now.cursors = make(map[string]event.Position, len(o.ledgers))
+	for name, l := range o.ledgers {
+		now.cursors[name] = l.Position()
+	}
+	o.stable = now
+}
+
+// stableNow returns the last stable moment. Its cursors are a copy: streams are opened at any time.
+func (o *output) stableNow() stable {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.stable
+	s.cursors = maps.Clone(s.cursors)
+	return s
+}
+
+// Stored tells the pipeline that a snapshot is safe on disk: the first batches of its streams may pass.
+func (p *Pipeline) Stored(s Snapshot) {
+	for _, st := range s.fresh {
+		close(st.durable)
+	}
+}
