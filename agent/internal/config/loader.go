@@ -1,0 +1,323 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/stacktrail/stacktrail/agent/internal/pipeline"
+	"github.com/stacktrail/stacktrail/plugins"
+	"github.com/stacktrail/stacktrail/plugins/conf"
+	"github.com/stacktrail/stacktrail/plugins/eval"
+	"github.com/stacktrail/stacktrail/plugins/event"
+	"github.com/stacktrail/stacktrail/plugins/schema"
+)
+
+// loader collects what is found while a configuration is put together.
+type loader struct {
+	reg    *plugins.Registry
+	cfg    *Config
+	faults conf.Faults
+
+	followers []follower
+	writers   []writer
+	needed    int64 // memory that queues and requests can take
+}
+
+type follower struct {
+	node conf.Node
+	cfg  plugins.PathFollower
+}
+
+type writer struct {
+	node  conf.Node
+	what  string
+	paths []string
+}
+
+func (l *loader) add(f ...conf.Fault) { l.faults = append(l.faults, f...) }
+
+var goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+// checkName refuses names that cannot be file names, and names that are taken.
+func (l *loader) checkName(n conf.Node, name, what string, taken map[string]bool) {
+	switch {
+	case name == "":
+		return // said already
+	case !goodName.MatchString(name):
+		l.add(n.Fault("%q is no good name for a %s: use letters, digits, '-', '_' and '.', at most 63", name, what))
+	case taken[name]:
+		l.add(n.Fault("there are two %ss named %q: give one of them another name", what, name))
+	}
+	taken[name] = true
+}
+
+func (l *loader) pipeline(n conf.Node, sec pipelineSection) {
+	p := pipeline.Config{Name: sec.Name}
+	fields := map[string]event.Kind{}
+	ids := map[string]bool{}
+	for _, key := range []struct {
+		name  string
+		items []conf.Node
+	}{{"inputs", sec.Inputs}, {"outputs", sec.Outputs}} {
+		if at, ok := n.Get(key.name); ok && at.Kind() == conf.List && len(key.items) == 0 {
+			l.add(at.Fault("%s is empty: a pipeline needs at least one", key.name))
+		}
+	}
+	for _, item := range sec.Inputs {
+		pol, f := conf.Decode(item, InputPolicies{})
+		l.add(f...)
+		spec, cfg, at, ok := l.plugin(item, plugins.KindInput, pol.Plugin, policyKeys(InputPolicies{}))
+		c := pipeline.InputConfig{ID: pol.ID, Type: spec.Name, Set: l.constants(pol.Set, fields)}
+		l.id(item, at, &c.ID, spec.Name, "input", ids)
+		if !ok {
+			continue
+		}
+		define(fields, cfg)
+		if fw, is := cfg.(plugins.PathFollower); is {
+			l.followers = append(l.followers, follower{at, fw})
+		}
+		c.Build = func(env plugins.Env) (plugins.Input, error) { return build[plugins.Input](spec, cfg, env) }
+		l.try(at, cfg, func(env plugins.Env) error { _, err := c.Build(env); return err }, fields)
+		p.Inputs = append(p.Inputs, c)
+	}
+	for _, item := range sec.Processors {
+		pol, f := conf.Decode(item, ProcessorPolicies{})
+		l.add(f...)
+		spec, cfg, at, ok := l.plugin(item, plugins.KindProcessor, pol.Plugin, policyKeys(ProcessorPolicies{}))
+		c := pipeline.ProcessorConfig{ID: pol.ID, Type: spec.Name}
+		l.id(item, at, &c.ID, spec.Name, "processor", ids)
+		if !ok {
+			continue
+		}
+		before := clone(fields)
+		c.Build = func(env plugins.Env) (plugins.Processor, error) {
+			env.Fields = before
+			return build[plugins.Processor](spec, cfg, env)
+		}
+		l.try(at, cfg, func(env plugins.Env) error { _, err := c.Build(env); return err }, before)
+		define(fields, cfg)
+		p.Processors = append(p.Processors, c)
+	}
+	if len(sec.Outputs) > event.MaxOutputs {
+		l.add(n.Fault("a pipeline has at most %d outputs", event.MaxOutputs))
+	}
+	for _, item := range sec.Outputs {
+		l.output(&p, item, fields, ids)
+	}
+	l.cfg.Pipelines = append(l.cfg.Pipelines, p)
+}
+
+func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]event.Kind, ids map[string]bool) {
+	pol, f := conf.Decode(item, DefaultOutputPolicies())
+	l.add(f...)
+	spec, cfg, at, ok := l.plugin(item, plugins.KindOutput, pol.Plugin, policyKeys(OutputPolicies{}))
+	c := pipeline.OutputConfig{
+		ID: pol.ID, Type: spec.Name, Batch: pol.Batch, Queue: pol.Queue, Retry: pol.Retry, Workers: pol.Workers, DeadLetter: pol.DeadLetter,
+	}
+	l.id(item, at, &c.ID, spec.Name, "output", ids)
+	if pol.Queue.OnFull == "reread" || pol.Queue.OnFull == "spool" {
+		n, _ := item.Get("queue")
+		n, _ = n.Get("on_full")
+		l.add(n.Fault("on_full: %s is not built yet: use block or drop", pol.Queue.OnFull))
+	}
+	if pol.Naming != "ovh" && slices.Contains([]string{"ecs", "otel"}, pol.Naming) {
+		n, _ := item.Get("naming")
+		l.add(n.Fault("naming: %s is not built yet: use ovh", pol.Naming))
+	}
+	if pol.Retry.Max < pol.Retry.Initial {
+		n, _ := item.Get("retry")
+		l.add(n.Fault("max (%v) is less than initial (%v)", pol.Retry.Max, pol.Retry.Initial))
+	}
+	if pol.When != "" {
+		cond, err := eval.CompileCondition(pol.When, fields)
+		if err != nil {
+			n, _ := item.Get("when")
+			l.add(n.Fault("%s", err.Error()))
+		}
+		c.When = cond
+	}
+	if !ok {
+		return
+	}
+	final := clone(fields)
+	c.Build = func(env plugins.Env) (plugins.Output, error) {
+		env.Fields = final
+		return build[plugins.Output](spec, cfg, env)
+	}
+	l.try(at, cfg, func(env plugins.Env) error {
+		plug, err := c.Build(env)
+		if _, undo := plug.(plugins.Committer); err == nil && undo && pol.Workers > 1 {
+			n, _ := item.Get("workers")
+			l.add(n.Fault("%s writes with one worker only: its data could not be cut back after a crash otherwise", spec.Name))
+		}
+		return err
+	}, final)
+	if w, is := cfg.(plugins.PathWriter); is {
+		l.writers = append(l.writers, writer{at, "output " + c.ID, w.WrittenPaths()})
+	}
+	l.needed += int64(pol.Queue.Bytes) + int64(pol.Batch.Bytes)
+	p.Outputs = append(p.Outputs, c)
+}
+
+// plugin finds the plugin that an item of a list names and decodes its section.
+func (l *loader) plugin(item conf.Node, kind plugins.Kind, sections map[string]conf.Node, policies []string) (spec plugins.Spec, cfg any, at conf.Node, ok bool) {
+	if item.Kind() != conf.Section {
+		return spec, nil, item, false // said already
+	}
+	var found []conf.Key
+	known := l.reg.Names(kind)
+	for _, k := range item.Keys() {
+		if _, is := sections[k.Name]; !is {
+			continue
+		}
+		if s, is := l.reg.Lookup(kind, k.Name); is {
+			if len(found) > 0 {
+				l.add(k.KeyNode.Fault("a second %s in one item (%s is there already): start a new item with '-'", kind, spec.Name))
+				continue
+			}
+			spec, found = s, append(found, k)
+			continue
+		}
+		f := k.KeyNode.Fault("there is no %s plugin and no policy of this name; the %ss are: %s", kind, kind, strings.Join(known, ", "))
+		f.Suggestion = conf.Suggest(k.Name, append(slices.Clone(known), policies...))
+		l.add(f)
+		if len(sections) == 1 {
+			return spec, nil, item, false
+		}
+	}
+	if len(found) == 0 {
+		if len(sections) == 0 {
+			l.add(item.Fault("this item names no plugin; the %ss are: %s", kind, strings.Join(known, ", ")))
+		}
+		return spec, nil, item, false
+	}
+	at = found[0].Value
+	cfg, f := conf.DecodeAny(at, spec.Defaults)
+	l.add(f...)
+	if !spec.KeepsNothing {
+		l.cfg.KeepsNothing = false
+	}
+	return spec, cfg, at, len(f) == 0
+}
+
+func (l *loader) id(item, at conf.Node, id *string, plugin, what string, taken map[string]bool) {
+	n := at
+	if *id == "" {
+		*id = plugin
+	} else if v, ok := item.Get("id"); ok {
+		n = v
+	}
+	if taken[*id] && n == at && *id != "" {
+		l.add(n.Fault("there are two plugins with the id %q: give one of them another with `id:`", *id))
+		return
+	}
+	l.checkName(n, *id, what, taken)
+}
+
+// try builds a plugin once, to hear what is wrong with its configuration; building touches nothing outside.
+func (l *loader) try(at conf.Node, cfg any, f func(plugins.Env) error, fields map[string]event.Kind) {
+	env := plugins.Env{
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Fields: fields, NodeID: "check",
+		Pool: event.NewPool(1), Encoder: schema.NewEncoder,
+		Count: func(string, string, int64) {}, Fail: func(string, error) {},
+	}
+	if err := f(env); err != nil {
+		l.add(at.Place(err, cfg)...)
+	}
+}
+
+// constants decodes an input's `set:`.
+func (l *loader) constants(n conf.Node, fields map[string]event.Kind) []event.Field {
+	if n.Kind() == conf.Invalid {
+		return nil
+	}
+	if n.Kind() != conf.Section {
+		l.add(n.Fault("expected a section of names and values"))
+		return nil
+	}
+	var set []event.Field
+	for _, k := range n.Keys() {
+		v, fault := constant(k.Value)
+		if fault != nil {
+			l.add(*fault)
+			continue
+		}
+		if f := schema.Lookup(k.Name); f != nil {
+			var e event.Event
+			if !f.Settable() {
+				l.add(k.KeyNode.Fault("%s cannot be set", k.Name))
+				continue
+			}
+			if f.Type == event.String && v.Kind() != event.String {
+				v = event.StringValue(k.Value.Scalar()) // a number where the schema has a text is one
+			}
+			if !f.Set(&e, v) {
+				l.add(k.Value.Fault("%s is a %s, this is a %s", k.Name, f.Type, v.Kind()))
+				continue
+			}
+		} else {
+			fields[k.Name] = v.Kind()
+		}
+		set = append(set, event.Field{Key: k.Name, Value: v})
+	}
+	return set
+}
+
+// constant reads a scalar as YAML means it.
+func constant(n conf.Node) (event.Value, *conf.Fault) {
+	switch v := n.Literal().(type) {
+	case string:
+		return event.StringValue(v), nil
+	case int64:
+		return event.IntValue(v), nil
+	case float64:
+		return event.FloatValue(v), nil
+	case bool:
+		return event.BoolValue(v), nil
+	}
+	f := n.Fault("expected a text, a number or a bool")
+	return event.Value{}, &f
+}
+
+func build[P any](spec plugins.Spec, cfg any, env plugins.Env) (p P, err error) {
+	v, err := spec.New(cfg, env)
+	if err != nil {
+		return p, err
+	}
+	p, ok := v.(P)
+	if !ok {
+		return p, fmt.Errorf("BUG: %s %q built a %T", spec.Kind, spec.Name, v)
+	}
+	return p, nil
+}
+
+func define(fields map[string]event.Kind, cfg any) {
+	if d, ok := cfg.(plugins.FieldDefiner); ok {
+		for name, kind := range d.DefinedFields() {
+			fields[name] = kind
+		}
+	}
+}
+
+func clone(m map[string]event.Kind) map[string]event.Kind {
+	c := make(map[string]event.Kind, len(m))
+	for k, v := range m {
+		c[k] = v
+	}
+	return c
+}
+
+// policyKeys lists the keys that stand beside a plugin's.
+func policyKeys(v any) (keys []string) {
+	for _, d := range conf.Describe(reflect.TypeOf(v), v) {
+		if !strings.Contains(d.Path, ".") {
+			keys = append(keys, d.Name)
+		}
+	}
+	return keys
+}
