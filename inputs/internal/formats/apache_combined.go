@@ -1,0 +1,327 @@
+package formats
+
+import (
+	"strings"
+	"time"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// apache takes a line of an access log of Apache, and HAProxy's httplog clf, which begins alike, and hands it to its format.
+//
+// apache-combined is
+//
+//	HOST IDENT USER [02/Jan/2006:15:04:05 +0000] "REQUEST" STATUS SIZE "REFERER" "USER-AGENT"[ N(us)|Nμs]
+//
+// Source: Apache's LogFormat `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`; devstack appends `%D(us)`, nova-operator
+// `%Dμs` (U+03BC): microseconds. `common` is the same without the last two fields. The time is the start, with its zone. The
+// size is the body's with %b and counts headers with %O, which Debian's combined has: the line does not tell, so neither does
+// the event. Apache escapes quotes, backslashes and what is not printable: undone once.
+func (p *Parser) apache(s string, e *event.Event) Verdict {
+	q := unescapedQuote(s, 0)
+	if q < 22 || s[q-1] != ' ' || s[q-2] != ']' {
+		return Unparsed
+	}
+	b := strings.LastIndexByte(s[max(0, q-42):q-2], '[')
+	if b < 0 {
+		return Unparsed
+	}
+	b += max(0, q-42)
+	if b < 2 || s[b-1] != ' ' {
+		return Unparsed
+	}
+	var l apacheLine
+	if l.nano, l.iso, l.bad = p.apacheTime(s[b+1 : q-2]); l.bad {
+		return Unparsed
+	}
+	// HOST may be a list with spaces, or whatever a client sent as X-Forwarded-For: the two fields behind it are read from its end.
+	head := s[:b-1]
+	i := strings.LastIndexByte(head, ' ')
+	if i < 1 {
+		return Unparsed
+	}
+	l.user = head[i+1:]
+	head = head[:i]
+	if i = strings.LastIndexByte(head, ' '); i < 1 {
+		return Unparsed
+	}
+	l.host = head[:i]
+
+	end := unescapedQuote(s, q+1)
+	if end < 0 {
+		return p.apacheCut(s[q+1:], &l, e)
+	}
+	l.request, l.closed = s[q+1:end], true
+	l.plain = strings.IndexByte(s[:q], '"') < 0 && strings.IndexByte(l.request, '"') < 0
+	proxy := p.env.from.program == "haproxy"
+
+	// From here on a line may end anywhere, but may not hold anything else.
+	status, rest, more := field(strings.TrimPrefix(s[end+1:], " "))
+	if end+1 < len(s) && s[end+1] != ' ' {
+		return Unparsed
+	}
+	if !more {
+		if _, ok := digits(rest); len(rest) > 3 || !ok && rest != "" {
+			return Unparsed
+		}
+		return p.apacheCut(l.request, &l, e)
+	}
+	if l.status, l.hasStatus = status3(status); !l.hasStatus && !(proxy && status == "-1") {
+		return Unparsed
+	}
+	size, rest, more := field(rest)
+	if !more {
+		size, rest = rest, ""
+	}
+	if l.size, l.hasSize = digits(size); !l.hasSize && size != "-" && size != "" {
+		return Unparsed
+	}
+	switch {
+	case rest == "":
+		if p.apacheTail || more || proxy || l.iso || size == "" {
+			// More must follow, so the size may be cut as well.
+			l.hasSize = l.hasSize && more
+			return p.apacheCut(l.request, &l, e)
+		}
+		return p.apacheCombined(&l, e, "", "", "")
+	case strings.HasPrefix(rest, `"" "" `) || proxy:
+		return p.haproxyCLF(&l, rest, e)
+	case rest[0] == '"':
+		ref, rest, ok := quoted(rest)
+		if !ok || rest == "" || rest == " " {
+			return p.apacheCut(l.request, &l, e)
+		}
+		if !strings.HasPrefix(rest, ` "`) {
+			return Unparsed
+		}
+		ua, rest, ok := quoted(rest[1:])
+		if !ok {
+			p.agents(e, ref, "-")
+			return p.apacheCut(l.request, &l, e)
+		}
+		return p.apacheCombined(&l, e, ref, ua, rest)
+	}
+	took, rest, more := field(rest)
+	l.timed = true
+	if !more {
+		if _, ok := digits(rest); !ok {
+			return Unparsed
+		}
+		return p.apacheCut(l.request, &l, e)
+	}
+	if l.micros, l.hasMicros = digits(took); !l.hasMicros {
+		return Unparsed
+	}
+	return p.apacheTimed(&l, rest, e)
+}
+
+// apacheLine is what all of Apache's formats begin with.
+type apacheLine struct {
+	host, user, request string
+	nano                int64
+	iso                 bool // the time is in ISO form
+	bad                 bool
+	status              int32
+	hasStatus           bool
+	size                int64
+	hasSize             bool
+	timed               bool // a number stands behind the size
+	micros              int64
+	hasMicros           bool
+	closed              bool // the request has its closing quote
+	plain               bool // nothing so far contains a quote
+}
+
+// apacheTime reads `02/Jan/2006:15:04:05 +0000`, or `2006-01-02T15:04:05.000000+0000` as apache-reqid has it.
+func (p *Parser) apacheTime(s string) (nano int64, iso, bad bool) {
+	switch {
+	case len(s) == 26 && s[2] == '/' && s[20] == ' ':
+		naive, _, ok := p.clf(&p.zonedHour, s)
+		off, n := offset(s[21:])
+		return (naive - off) * 1e9, false, !ok || n != 5
+	case len(s) >= 24 && s[4] == '-' && s[10] == 'T':
+		naive, _, ok := p.iso(&p.outerHour, s)
+		i := 19
+		var ns int64
+		if s[i] == '.' {
+			f, n := fraction(s[i+1:])
+			ns = f
+			i += 1 + n
+		}
+		off, n := offset(s[i:])
+		return (naive-off)*1e9 + ns, true, !ok || n == 0 || i+n != len(s)
+	}
+	return 0, false, true
+}
+
+// unescapedQuote finds the next quote, from i on, that no backslash escapes; -1 if there is none.
+func unescapedQuote(s string, i int) int {
+	for {
+		j := strings.IndexByte(s[i:], '"')
+		if j < 0 {
+			return -1
+		}
+		i += j
+		k := i
+		for k > 0 && s[k-1] == '\\' {
+			k--
+		}
+		if (i-k)%2 == 0 {
+			return i
+		}
+		i++
+	}
+}
+
+// quoted reads the quoted text at the head of s.
+func quoted(s string) (text, rest string, ok bool) {
+	end := unescapedQuote(s, 1)
+	if end < 0 {
+		return "", s, false
+	}
+	return s[1:end], s[end+1:], true
+}
+
+// apacheCommon fills what the formats share. peer says that HOST is the connection's peer, not a header.
+func (p *Parser) apacheCommon(l *apacheLine, e *event.Event, f format, peer bool) {
+	e.Time = time.Unix(l.nano/1e9, l.nano%1e9).UTC()
+	req := l.request
+	if f != haproxyCLF {
+		req = p.unescape(req) // HAProxy's escapes are its own
+	}
+	if !request(e, req) && f != haproxyCLF {
+		p.setRequestText(e, `{"apache_request":`, l.request)
+	}
+	if l.hasStatus {
+		setStatus(e, l.status)
+	}
+	if l.hasSize {
+		e.SetSize(l.size)
+	}
+	p.clients(e, p.unescape(l.host), peer)
+	if l.user != "-" && l.user != `""` && l.user != "" {
+		e.UserName = p.unescape(l.user)
+		e.User = e.UserName
+	}
+	access(e, f, basisStart)
+	p.fillByPath(e)
+	if p.env.kind != bare {
+		p.fillOuter(e)
+	}
+	e.Plain = l.plain
+}
+
+// apacheCombined finishes a line of that format. tail is what stands behind the user agent.
+func (p *Parser) apacheCombined(l *apacheLine, e *event.Event, ref, ua, tail string) Verdict {
+	if l.iso {
+		return Unparsed
+	}
+	if !p.enabled(apacheCombined) {
+		return Unparsed
+	}
+	if tail != "" {
+		n, ok := digits(strings.TrimSuffix(strings.TrimSuffix(tail[1:], "(us)"), "μs"))
+		if tail[0] != ' ' || !ok || tail[len(tail)-1]-'0' <= 9 {
+			return Unparsed
+		}
+		e.SetDuration(micros(n))
+	}
+	p.apacheTail = p.apacheTail || ua != ""
+	p.agents(e, ref, ua)
+	p.apacheCommon(l, e, apacheCombined, true)
+	return Access
+}
+
+// agents sets referer and user agent.
+func (p *Parser) agents(e *event.Event, ref, ua string) {
+	if ref != "-" {
+		e.Referer = p.unescape(ref)
+	}
+	if ua != "-" {
+		e.UserAgent = p.unescape(ua)
+	}
+}
+
+// apacheCut takes a line whose end is missing: an access record without what may have been cut.
+func (p *Parser) apacheCut(req string, l *apacheLine, e *event.Event) Verdict {
+	f := apacheCombined
+	switch {
+	case l.iso:
+		f = apacheReqID
+	case l.timed:
+		f = apacheKolla
+	case p.env.from.program == "haproxy":
+		f = haproxyCLF
+	}
+	if !l.closed {
+		m, rest, ok := field(req)
+		if !ok || !isMethod(m) || rest == "" || rest[0] != '/' && rest[0] != '*' && !strings.HasPrefix(rest, "http") {
+			return Unparsed
+		}
+		// What stands after a second space is part of a protocol. A backslash at the end lost what it escapes.
+		if i := strings.IndexByte(rest, ' '); i >= 0 {
+			req = req[:len(m)+1+i]
+		}
+		req = strings.TrimRight(req, `\`)
+	}
+	if !p.enabled(f) {
+		return Unparsed
+	}
+	l.request = req
+	p.apacheCommon(l, e, f, f != apacheKolla)
+	if f != apacheCombined && l.hasSize {
+		e.SetBool(event.BoolSizeIncludesHeaders, f == haproxyCLF)
+	}
+	if l.hasMicros {
+		e.SetDuration(micros(l.micros))
+	}
+	e.Plain = false
+	p.setCut(e)
+	return Access
+}
+
+// micros is n microseconds, within what a duration can hold.
+func micros(n int64) time.Duration { return time.Duration(min(n, 1<<52)) * time.Microsecond }
+
+// unescape undoes Apache's escapes. A text with escapes is rewritten in the arena.
+func (p *Parser) unescape(s string) string {
+	if strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	d := p.arena.Alloc(len(s))[:0]
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || i+1 == len(s) {
+			d = append(d, s[i])
+			continue
+		}
+		i++
+		switch c := s[i]; c {
+		case 'n':
+			d = append(d, '\n')
+		case 'r':
+			d = append(d, '\r')
+		case 't':
+			d = append(d, '\t')
+		case 'b':
+			d = append(d, '\b')
+		case 'v':
+			d = append(d, '\v')
+		case 'f':
+			d = append(d, '\f')
+		case 'a':
+			d = append(d, '\a')
+		case 'x':
+			if i+2 < len(s) && hexValue[s[i+1]] >= 0 && hexValue[s[i+2]] >= 0 {
+				d = append(d, byte(hexValue[s[i+1]])<<4|byte(hexValue[s[i+2]]))
+				i += 2
+				continue
+			}
+			d = append(d, '\\', 'x')
+		case '"', '\\':
+			d = append(d, c)
+		default:
+			d = append(d, '\\', c)
+		}
+	}
+	return event.View(d)
+}

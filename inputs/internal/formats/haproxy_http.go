@@ -1,0 +1,281 @@
+package formats
+
+import (
+	"strings"
+	"time"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// haproxy takes a message of HAProxy, with or without a syslog prefix.
+//
+// haproxy-http is option httplog:
+//
+//	CLIENT:PORT [02/Jan/2006:15:04:05.000] FRONTEND[~] BACKEND/SERVER TR/Tw/Tc/Tr/Ta STATUS BYTES REQ-COOKIE RESP-COOKIE
+//	STATE ACT/FE/BE/SRV/RETRIES SRVQUEUE/BEQUEUE [{REQUEST-HEADERS}] [{RESPONSE-HEADERS}] "METHOD TARGET HTTP/x.y"[ MORE]
+//
+// Source: HAProxy doc/configuration.txt 8.2.3. The time is the start, local, without a zone; the syslog prefix may tell the
+// zone. Timers are milliseconds, -1 for a phase that was not reached; Ta is the request's duration. BYTES counts headers too. A
+// plus before Ta or BYTES (option logasap) means that the figure is not final: both are then left out. STATUS -1 is none. `<BADREQ>` is
+// no request. HAProxy writes quotes, braces and what is not printable as #xx, so the first quote begins the request.
+//
+// Captured headers are in braces only where a frontend captures some, and the line does not say which: they are attributes, a
+// request id among them too. With two blocks the second is the response's. An own log-format may add its unique id behind the request. HAProxy cuts the line at 1,024 bytes: without
+// the closing quote the record is truncated.
+func (p *Parser) haproxy(s string, e *event.Event) Verdict {
+	sp := strings.IndexByte(s, ' ')
+	if sp < 4 || sp+25 > len(s) || s[sp+1] != '[' {
+		if p.env.from.program == "haproxy" {
+			return p.apache(s, e)
+		}
+		return Unparsed
+	}
+	colon := strings.LastIndexByte(s[:sp], ':')
+	if colon < 1 {
+		return Unparsed
+	}
+	port, ok := digits(s[colon+1 : sp])
+	if !ok {
+		return Unparsed
+	}
+	client := s[:colon]
+	date := s[sp+2:]
+	naive, utc, ok := p.clf(&p.clfHour, date)
+	i := 20
+	var ns int64
+	if ok && len(date) > i && date[i] == '.' {
+		f, n := fraction(date[i+1:])
+		ns = f
+		i += 1 + n
+	}
+	if !ok || i+2 > len(date) || date[i] != ']' || date[i+1] != ' ' {
+		return Unparsed
+	}
+	c := cursor{s: date, i: i + 2}
+	front := c.word()
+	where := c.word()
+	if c.bad {
+		return Unparsed
+	}
+	slash := strings.LastIndexByte(where, '/')
+	if slash < 1 {
+		return Unparsed
+	}
+	back, server := where[:slash], where[slash+1:]
+
+	var timers [5]int64
+	more := false // figures are not final
+	count := 0
+	for ; count < len(timers); count++ {
+		if c.i < len(c.s) && c.s[c.i] == '+' {
+			more = true
+			c.i++
+		}
+		timers[count] = c.num()
+		if c.bad || c.i >= len(c.s) || c.s[c.i] != '/' {
+			count++
+			break
+		}
+		c.i++
+	}
+	c.lit(" ")
+	if c.bad {
+		return Unparsed
+	}
+	if count == 3 {
+		p.reason = ReasonHAProxyTCP
+		return Service
+	}
+	if count != 5 {
+		return Unparsed
+	}
+	status := c.num()
+	c.lit(" ")
+	if !c.bad && c.i < len(c.s) && c.s[c.i] == '+' {
+		more = true
+		c.i++
+	}
+	size := c.num()
+	c.lit(" ")
+	reqCookie, respCookie, state := c.word(), c.word(), c.word()
+	var conns [5]int64
+	redispatched := false
+	for k := range conns {
+		if k > 0 {
+			c.lit("/")
+		}
+		if k == 4 && !c.bad && c.i < len(c.s) && c.s[c.i] == '+' {
+			redispatched = true
+			c.i++
+		}
+		conns[k] = c.num()
+	}
+	c.lit(" ")
+	srvQueue := c.num()
+	c.lit("/")
+	backQueue := c.num()
+	if c.bad || len(state) != 4 {
+		return Unparsed
+	}
+	if !p.enabled(haproxyHTTP) {
+		return Unparsed
+	}
+
+	// All that is counted is there; what follows may be cut.
+	var blocks [2]string
+	nblocks := 0
+	cut := false
+	rest := c.s[c.i:]
+	for nblocks < 2 && strings.HasPrefix(rest, " {") {
+		end := strings.IndexByte(rest, '}')
+		if end < 0 {
+			cut = true
+			break
+		}
+		blocks[nblocks] = rest[2:end]
+		nblocks++
+		rest = rest[end+1:]
+	}
+	req, suffix := "", ""
+	plain := false
+	switch {
+	case cut:
+	case strings.HasPrefix(rest, ` "`):
+		req = rest[2:]
+		if end := strings.LastIndexByte(req, '"'); end >= 0 {
+			req, suffix = req[:end], req[end+1:]
+			plain = strings.IndexByte(req, '"') < 0
+		} else {
+			cut = true
+		}
+	case rest == "" || rest == " ":
+		cut = true
+	default:
+		return Unparsed
+	}
+	full := req
+	if cut && req != "" {
+		if m, target, ok := field(req); ok {
+			if j := strings.IndexByte(target, ' '); j >= 0 {
+				req = req[:len(m)+1+j]
+			}
+		}
+	}
+	known := req != "" && request(e, req)
+
+	if status >= 100 && status <= 999 {
+		setStatus(e, int32(status))
+	}
+	taken := timers[4]
+	if more {
+		timers[4] = -1
+	} else {
+		e.SetSize(size)
+		e.SetBool(event.BoolSizeIncludesHeaders, true)
+		if taken >= 0 {
+			e.SetDuration(time.Duration(min(taken, 1<<43)) * time.Millisecond)
+		}
+	}
+	if p.env.kind != bare {
+		utc = p.zoned(naive, utc, max(0, taken)/1000)
+		p.fillOuter(e)
+	}
+	e.Time = time.Unix(utc, ns).UTC()
+	p.client(e, client)
+	if cut {
+		p.setCut(e)
+	}
+
+	a := p.attr()
+	if n := len(front); n > 1 && front[n-1] == '~' {
+		front = front[:n-1]
+		a = append(a, `,"haproxy_tls_bool":true`...)
+	}
+	p.fillHAProxy(e, front, back)
+	a = event.AppendString(append(a, `,"haproxy_frontend":`...), front)
+	a = event.AppendString(append(a, `,"haproxy_backend":`...), back)
+	a = event.AppendString(append(a, `,"haproxy_server":`...), server)
+	a = number(append(a, `,"haproxy_client_port_int":`...), port)
+	a = haproxyTimers(a, &timers)
+	a = event.AppendString(append(a, `,"haproxy_termination_state":`...), state)
+	a = haproxyCounts(a, &conns, srvQueue, backQueue)
+	if redispatched {
+		a = append(a, `,"haproxy_redispatched_bool":true`...)
+	}
+	if more {
+		a = number(append(a, `,"haproxy_bytes_so_far_int":`...), size)
+	}
+	if reqCookie != "-" {
+		a = event.AppendString(append(a, `,"haproxy_request_cookie":`...), reqCookie)
+	}
+	if respCookie != "-" {
+		a = event.AppendString(append(a, `,"haproxy_response_cookie":`...), respCookie)
+	}
+	switch {
+	case nblocks == 2:
+		if blocks[0] != "" {
+			a = event.AppendString(append(a, `,"haproxy_request_headers":`...), blocks[0])
+		}
+		if blocks[1] != "" {
+			a = event.AppendString(append(a, `,"haproxy_response_headers":`...), blocks[1])
+		}
+	case nblocks == 1 && blocks[0] != "":
+		a = event.AppendString(append(a, `,"haproxy_headers":`...), blocks[0])
+	}
+	if !known && full != "" {
+		a = event.AppendString(append(a, `,"haproxy_request":`...), full)
+	}
+	if suffix = strings.TrimPrefix(suffix, " "); suffix != "" && suffix != "-" {
+		a = event.AppendString(append(a, `,"haproxy_unique_id":`...), suffix)
+	}
+	p.done(a, e)
+	access(e, haproxyHTTP, basisStart)
+	e.Plain = plain && strings.IndexByte(client, '"') < 0
+	return Access
+}
+
+// fillHAProxy sets the origin: the frontend's name tells the service, else the backend's, else the path.
+func (p *Parser) fillHAProxy(e *event.Event, front, back string) {
+	p.last = originOf(front)
+	if p.last.service == "" {
+		p.last = originOf(back)
+	}
+	if p.last.service == "" {
+		p.last = originOfPath(e.Path)
+	}
+	p.fillOrigin(e, &nobody, &p.last)
+	if e.Program == "" {
+		e.Program = "haproxy"
+	}
+}
+
+// haproxyTimers appends HAProxy's five timers, those that have a value.
+func haproxyTimers(a []byte, t *[5]int64) []byte {
+	if t[0] >= 0 {
+		a = number(append(a, `,"haproxy_time_request_ms_int":`...), t[0])
+	}
+	if t[1] >= 0 {
+		a = number(append(a, `,"haproxy_time_queue_ms_int":`...), t[1])
+	}
+	if t[2] >= 0 {
+		a = number(append(a, `,"haproxy_time_connect_ms_int":`...), t[2])
+	}
+	if t[3] >= 0 {
+		a = number(append(a, `,"haproxy_time_response_ms_int":`...), t[3])
+	}
+	if t[4] >= 0 {
+		a = number(append(a, `,"haproxy_time_active_ms_int":`...), t[4])
+	}
+	return a
+}
+
+// haproxyCounts appends HAProxy's counters of connections and queues at the time that the line was written.
+func haproxyCounts(a []byte, c *[5]int64, srvQueue, backQueue int64) []byte {
+	a = number(append(a, `,"haproxy_connections_int":`...), c[0])
+	a = number(append(a, `,"haproxy_frontend_connections_int":`...), c[1])
+	a = number(append(a, `,"haproxy_backend_connections_int":`...), c[2])
+	a = number(append(a, `,"haproxy_server_connections_int":`...), c[3])
+	a = number(append(a, `,"haproxy_retries_int":`...), c[4])
+	a = number(append(a, `,"haproxy_server_queue_int":`...), srvQueue)
+	return number(append(a, `,"haproxy_backend_queue_int":`...), backQueue)
+}

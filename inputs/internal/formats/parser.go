@@ -1,0 +1,422 @@
+// Package formats turns lines of OpenStack access logs into events of the common schema, one line at a time and without
+// allocating: strings of an event are views of the line. Each format has a file of its own that gives its grammar, its source
+// and its units. The input tail calls it; package schema says what the fields mean.
+package formats
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// Verdict is what a line turned out to be.
+type Verdict uint8
+
+// The verdicts.
+const (
+	// Unparsed: no format knows the line. The event says so, with the reason and the text as its message.
+	Unparsed Verdict = iota
+	// Access: the event is the request that the line tells of.
+	Access
+	// Service: the line is recognised, and it is no access line. With Records All the event is a service_log record, else it is
+	// left empty.
+	Service
+)
+
+// Records says which lines become events.
+type Records uint8
+
+// The choices of Records.
+const (
+	AccessOnly Records = iota // access lines only
+	All                       // other recognised lines too, as service_log
+)
+
+// Options configure a Parser.
+type Options struct {
+	// Formats are the names of the formats to look for; nil, or just "auto", looks for all of them on each line.
+	Formats []string
+	// Location is the zone of times without one; nil is UTC.
+	Location *time.Location
+	// Records says whether lines of the service's own log become events too.
+	Records Records
+}
+
+// format numbers the formats; their order is that of Names.
+type format uint8
+
+const (
+	noFormat format = iota
+	novaEventlet
+	osloEventlet
+	novaRequestlog
+	placementRequestlog
+	uwsgiDefault
+	apacheCombined
+	apacheKolla
+	apacheReqID
+	haproxyHTTP
+	haproxyCLF
+	formatCount
+)
+
+var formatNames = [formatCount]string{
+	novaEventlet: "nova-eventlet", osloEventlet: "oslo-eventlet", novaRequestlog: "nova-requestlog",
+	placementRequestlog: "placement-requestlog", uwsgiDefault: "uwsgi", apacheCombined: "apache-combined",
+	apacheKolla: "apache-kolla", apacheReqID: "apache-reqid", haproxyHTTP: "haproxy-http", haproxyCLF: "haproxy-clf",
+}
+
+// Names lists the formats that Options.Formats may name, besides "auto".
+func Names() []string { return append([]string(nil), formatNames[1:]...) }
+
+// Parser parses the lines of one file in their order: it remembers a little of the lines before (the hour of the last time,
+// the last logger, whether a record is still open). It is not safe for concurrent use.
+type Parser struct {
+	mask format16
+	loc  *time.Location
+	all  bool
+
+	file    origin // what the file's name tells
+	last    origin // what the line itself told last
+	mtime   time.Time
+	reason  string
+	arena   *event.Arena
+	suspect suspicion
+	env     envelope
+
+	isoHour, outerHour, clfHour, zonedHour, ctimeHour hour
+
+	logger loggerMemory
+
+	// What lines before this one left open.
+	open       int  // bytes that an unfinished request of a requestlog may still take
+	trace      bool // inside a raw Python traceback
+	multi      bool // the writer of the last recognised line writes records of several lines
+	apacheTail bool // the file's Apache lines end in a user agent
+
+	quoted bool // the line's context holds a quote
+
+	buf []byte
+}
+
+// format16 is a set of formats.
+type format16 uint16
+
+// New makes a parser. An unknown format is an error that names the nearest ones.
+func New(o Options) (*Parser, error) {
+	p := &Parser{loc: o.Location, all: o.Records == All}
+	if p.loc == nil {
+		p.loc = time.UTC
+	}
+	for _, n := range o.Formats {
+		if n == "auto" {
+			if len(o.Formats) > 1 {
+				return nil, fmt.Errorf("choosing formats: auto stands for all of them and stands alone")
+			}
+			continue
+		}
+		f := formatByName(n)
+		if f == noFormat {
+			return nil, fmt.Errorf("choosing formats: unknown format %q%s", n, nearest(n))
+		}
+		p.mask |= 1 << f
+	}
+	if p.mask == 0 {
+		p.mask = 1<<formatCount - 1
+	}
+	p.File("", time.Time{})
+	return p, nil
+}
+
+func formatByName(n string) format {
+	for i := novaEventlet; i < formatCount; i++ {
+		if formatNames[i] == n {
+			return i
+		}
+	}
+	return noFormat
+}
+
+// nearest suggests up to three names within a few edits, or all of them.
+func nearest(n string) string {
+	var near []string
+	for limit := 1; limit <= 4 && len(near) == 0; limit++ {
+		for _, f := range formatNames[1:] {
+			if edits(n, f) <= limit || limit == 4 && n != "" && strings.Contains(f, n) {
+				near = append(near, f)
+			}
+		}
+	}
+	if len(near) == 0 {
+		return " (known are auto, " + strings.Join(formatNames[1:], ", ") + ")"
+	}
+	return " (did you mean " + strings.Join(near[:min(3, len(near))], ", ") + "?)"
+}
+
+// edits is the Levenshtein distance.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			d := diag
+			if a[i] != b[j] {
+				d++
+			}
+			diag = row[j+1]
+			row[j+1] = min(d, diag+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// File tells the parser which file the next lines come from: its name may name the program, mtime gives the year of times
+// that have none (zero: this year is not known and such times stay absent). It forgets what earlier lines left open.
+func (p *Parser) File(path string, mtime time.Time) {
+	p.file = originOfFile(strings.Clone(path))
+	p.mtime = mtime
+	p.open, p.trace, p.multi, p.apacheTail = 0, false, false, false
+}
+
+// Reason says why the last line was Unparsed, or what kind of Service line it was. It is one of the Reason constants, "" after
+// an Access line.
+func (p *Parser) Reason() string { return p.reason }
+
+// The reasons, few and fixed: they become labels of metrics.
+const (
+	ReasonNoFormat   = "no-format"          // unparsed: no format knows the line
+	ReasonNotEnabled = "format-not-enabled" // service: an access line of a format that is not among the chosen ones
+	ReasonBadTime    = "bad-time"           // unparsed: the shape fits, the time is none
+
+	ReasonOslo         = "oslo"             // a line of a service's own log
+	ReasonTraceback    = "traceback"        // a line of a Python traceback
+	ReasonContinuation = "continuation"     // a further line of a record that began before
+	ReasonStartDone    = "start-done"       // half of a pair of lines for one request (cinder, manila)
+	ReasonCADF         = "cadf"             // an audit notification
+	ReasonEventletCLF  = "eventlet-clf"     // eventlet's own CLF-like access line (glance, heat)
+	ReasonIronicLog    = "ironic-api"       // ironic's request log
+	ReasonJSON         = "json"             // a JSON object
+	ReasonApacheError  = "apache-error-log" // a line of Apache's error log, whatever stands in it
+	ReasonUWSGI        = "uwsgi-other"      // uWSGI about itself
+	ReasonHAProxy      = "haproxy-other"    // HAProxy about itself
+	ReasonHAProxyTCP   = "haproxy-tcp"      // a connection without HTTP data
+	ReasonPebble       = "pebble"           // a container's init
+	ReasonTail         = "tail-header"      // ==> file <==
+	ReasonBlank        = "blank"            // nothing on the line
+)
+
+// maxOpen is how far a request line that contains newlines can reach: no server takes longer request lines.
+const maxOpen = 64 << 10
+
+// Parse fills e, which is empty but for what is the caller's (Raw, Offset), from a line without its newline. The strings are
+// views of the line, which stands in the arena; what must be rewritten, and attributes, is put into the arena.
+func (p *Parser) Parse(line []byte, e *event.Event, a *event.Arena) Verdict {
+	s := event.View(line)
+	p.arena, p.reason, p.suspect = a, "", 0
+	if p.env.kind != bare {
+		p.env = envelope{}
+	}
+	if n := len(s); n > 0 && s[n-1] == 'm' {
+		s = trimColour(s)
+	}
+	v := p.parse(s, e)
+	if p.open > 0 && v != Unparsed {
+		p.inside(s, v)
+	}
+	if p.suspect&openHead != 0 {
+		p.open = maxOpen
+		p.suspect &^= openHead
+	}
+	if v == Access {
+		e.SourceSystem, e.RecordClass = sourceSystem, event.ClassAccess
+		p.trace = false
+		if p.suspect != 0 {
+			if p.suspect&forgedLine != 0 {
+				e.SetBool(event.BoolIdentityUnverified, true)
+			}
+			e.Set("suspect", event.ListValue(suspicions[p.suspect]))
+		}
+		return v
+	}
+	return p.other(s, e, v)
+}
+
+const sourceSystem = "openstack"
+
+// inside marks a recognised line after a request line that is still open: who asks for a path with newlines in it can write
+// whole lines into the log. What is complete by itself does not close the request, for the writer of the path can end a line
+// as the log does; so, when a head was cut by a crash, true lines are marked as well, until the room is used up.
+func (p *Parser) inside(s string, v Verdict) {
+	p.open -= len(s) + 1
+	p.suspect |= forgedLine
+	if v != Access && endsRequest(s) {
+		p.open = 0
+	}
+}
+
+// other finishes a line that is no access line.
+func (p *Parser) other(s string, e *event.Event, v Verdict) Verdict {
+	if v == Unparsed {
+		v = p.leftover(s)
+	}
+	if p.reason != ReasonTraceback && p.reason != ReasonBlank {
+		p.trace = false
+	}
+	if v == Service && !p.all {
+		wipe(e)
+		return v
+	}
+	e.SourceSystem = sourceSystem
+	if e.Kind == "" {
+		p.fillOrigin(e, &p.file, &nobody)
+	}
+	if v == Service {
+		e.RecordClass = event.ClassServiceLog
+	} else {
+		e.RecordClass, e.Error = event.ClassUnparsed, p.reason
+	}
+	if m := p.env.message; m != "" {
+		e.Set("message", event.StringValue(m))
+	} else {
+		e.Set("message", event.StringValue(s))
+	}
+	if p.suspect != 0 {
+		e.Set("suspect", event.ListValue(suspicions[p.suspect]))
+	}
+	return v
+}
+
+// wipe empties e but for what is the caller's.
+func wipe(e *event.Event) {
+	raw, off, n, file, shown := e.Raw, e.Offset, e.Length, e.LogFile, e.Has&event.HasLogOffset
+	e.Reset()
+	e.Raw, e.Offset, e.Length, e.LogFile, e.Has = raw, off, n, file, shown
+}
+
+// parse finds the envelope by the first bytes and goes on with what is in it.
+func (p *Parser) parse(s string, e *event.Event) Verdict {
+	p.env.message = ""
+	if len(s) > 19 && s[4] == '-' && s[7] == '-' && s[13] == ':' {
+		switch s[10] {
+		case ' ':
+			return p.oslo(s, e)
+		case 'T':
+			return p.syslogISO(s, e)
+		}
+	}
+	if s == "" {
+		p.reason = ReasonBlank
+		return Service
+	}
+	switch c := s[0]; {
+	case c == '[':
+		return p.bracket(s, e)
+	case c == '{':
+		if strings.HasPrefix(s, "{address space usage: ") {
+			return p.uwsgi(s, e)
+		}
+		if strings.HasPrefix(s, `{"`) && s[len(s)-1] == '}' {
+			p.reason = ReasonJSON
+			return Service
+		}
+	case c == 0:
+		// A crash can leave a run of NULs where a file was extended and never written.
+		if t := strings.TrimLeft(s, "\x00"); t != "" {
+			return p.parse(t, e)
+		}
+	case c == '=' && strings.HasPrefix(s, "==> ") && strings.HasSuffix(s, " <=="):
+		p.reason = ReasonTail
+		return Service
+	case c == '<' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c == '/' || c == '.':
+		if v := p.syslogBSD(s, e); v != Unparsed || p.reason != "" {
+			return v
+		}
+		if v := p.fileToken(s, e); v != Unparsed || p.reason != "" {
+			return v
+		}
+	}
+	if v := p.haproxy(s, e); v != Unparsed || p.reason != "" {
+		return v
+	}
+	return p.apache(s, e)
+}
+
+// bracket takes lines that begin with a bracket: uWSGI's, and Apache's default error log.
+func (p *Parser) bracket(s string, e *event.Event) Verdict {
+	if strings.HasPrefix(s, "[pid: ") {
+		return p.uwsgi(s, e)
+	}
+	if len(s) > 30 && s[4] == ' ' && s[8] == ' ' && s[11] == ' ' && s[14] == ':' && s[17] == ':' && strings.Contains(s[20:], "] [") {
+		p.reason = ReasonApacheError
+		return Service
+	}
+	return Unparsed
+}
+
+// enabled reports whether the format is among the chosen ones, and keeps the reason if not.
+func (p *Parser) enabled(f format) bool {
+	if p.mask>>f&1 != 0 {
+		return true
+	}
+	p.reason = ReasonNotEnabled
+	return false
+}
+
+// leftover decides about a line that no format knows. Services that write records of several lines begin each record with its
+// time; what has no beginning of a record, in a file where such a record came before, continues it.
+func (p *Parser) leftover(s string) Verdict {
+	if p.open > 0 {
+		p.open -= len(s) + 1
+		if endsRequest(s) {
+			p.open = 0
+		}
+		p.reason = ReasonContinuation
+		return Service
+	}
+	switch p.reason {
+	case "":
+	case ReasonNotEnabled:
+		return Service
+	default:
+		return Unparsed
+	}
+	if strings.HasPrefix(s, "Traceback (most recent call last):") || strings.HasPrefix(s, `  File "`) {
+		p.trace = true
+		p.reason = ReasonTraceback
+		return Service
+	}
+	if p.trace {
+		// Source lines are indented; the first line that is not names the exception and ends the traceback.
+		p.trace = s[0] == ' '
+		p.reason = ReasonTraceback
+		return Service
+	}
+	if isUWSGIOther(s) {
+		p.multi = true
+		p.reason = ReasonUWSGI
+		return Service
+	}
+	if p.multi && !beginsRecord(s) {
+		p.reason = ReasonContinuation
+		return Service
+	}
+	p.reason = ReasonNoFormat
+	return Unparsed
+}
+
+// beginsRecord reports whether the line could be the beginning of a record of some writer, read or not.
+func beginsRecord(s string) bool {
+	if s[0] == 0 || strings.HasPrefix(s, "[pid: ") {
+		return true
+	}
+	if len(s) >= 19 && s[0] >= '0' && s[0] <= '9' && s[4] == '-' && s[7] == '-' {
+		return true
+	}
+	return strings.HasPrefix(s, `{"`)
+}

@@ -1,0 +1,277 @@
+package formats
+
+import (
+	"strings"
+	"time"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// uwsgi takes uWSGI's default request line.
+//
+//	[pid: N|app: N|req: N/N] ADDR (USER) {N vars in N bytes} [Www Mmm dD hh:mm:ss yyyy] METHOD URI => generated N bytes
+//	in N msecs|micros [via CALL() ](PROTO STATUS) N headers in N bytes (N switches on core N)
+//
+// Source: unbit/uwsgi core/logging.c:742. The time is the start, local, without a zone. The size is the body's. ADDR is the whole
+// X-Forwarded-For with log-x-forwarded-for. URI has no spaces and is raw; PROTO is all the rest of the request line and can
+// hold anything, so METHOD and URI are read from the front and the status from the end.
+//
+// Lines over about 4 KB (logging.c:747) have dashes for METHOD, URI and PROTO and 0.0.0.0 for ADDR: these are absent, and the
+// record is truncated. `{address space usage: …}` of memory-report may stand in front.
+func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
+	whole := s
+	if s[0] == '{' {
+		i := strings.Index(s, "[pid: ")
+		if i < 0 {
+			return Unparsed
+		}
+		s = s[i:]
+	}
+	c := cursor{s: s}
+	c.lit("[pid: ")
+	pid := c.num()
+	c.lit("|app: ")
+	app := c.num()
+	c.lit("|req: ")
+	req := c.num()
+	c.lit("/")
+	total := c.num()
+	c.lit("] ")
+	if c.bad {
+		return Unparsed
+	}
+	// The address ends where " (USER) {" begins.
+	from := c.i
+	open := strings.IndexByte(s[from:], '(')
+	if open < 1 || s[from+open-1] != ' ' {
+		return Unparsed
+	}
+	addr := s[from : from+open-1]
+	from += open + 1
+	closing := strings.Index(s[from:], ") {")
+	if closing < 0 {
+		return Unparsed
+	}
+	user := s[from : from+closing]
+	c.i = from + closing + 3
+	vars := c.num()
+	c.lit(" vars in ")
+	varBytes := c.num()
+	c.lit(" bytes} [")
+	if c.bad || len(s) < c.i+26 || s[c.i+24] != ']' || s[c.i+25] != ' ' {
+		return Unparsed
+	}
+	naive, utc, ok := p.ctime(s[c.i:])
+	if !ok {
+		p.reason = ReasonBadTime
+		return Unparsed
+	}
+	if !p.enabled(uwsgiDefault) {
+		return Unparsed
+	}
+	c.i += 26
+
+	// From here on the request is a fact; what is missing was cut.
+	line := s[c.i:]
+	var t uwsgiTail
+	method, uri := "", ""
+	const arrow = "=> generated "
+	cut := false
+	if c.word(); c.bad {
+		cut = true
+	} else {
+		method = line[:c.i-1-(len(s)-len(line))]
+		rest := s[c.i:]
+		switch {
+		case strings.HasPrefix(rest, " "+arrow): // no request line at all
+			c.i += 1 + len(arrow)
+		case strings.HasPrefix(rest, arrow) && method == "":
+			c.i += len(arrow)
+		default:
+			if uri = c.word(); c.bad {
+				uri, cut = rest, true
+			} else {
+				c.lit(arrow)
+			}
+		}
+	}
+	if !cut && !t.read(&c) {
+		if !c.ended {
+			return Unparsed
+		}
+		cut = true
+	}
+	if method == "" && uri != "" || cut && (uri == "" || !isMethod(method) && method != "-") {
+		return Unparsed
+	}
+
+	dashed := method == "-" && uri == "-"
+	if method != "" && uri != "" && !dashed {
+		e.Method = method
+		e.Path, e.Query = splitTarget(uri)
+		if isProtocol(t.proto) {
+			e.HTTPVersion = t.proto
+		}
+	}
+	if dashed || cut {
+		p.setCut(e)
+	}
+	if !dashed {
+		p.clients(e, addr, true)
+	}
+	if user != "" && user != "-" {
+		e.UserName, e.User = user, user
+	}
+	e.SetProcessID(pid)
+	taken := int64(0)
+	if !cut {
+		if t.status >= 100 && t.status <= 999 {
+			setStatus(e, int32(t.status))
+		}
+		e.SetSize(t.size)
+		e.SetBool(event.BoolSizeIncludesHeaders, false)
+		e.SetDuration(t.took)
+		taken = int64(t.took / time.Second)
+		if strings.Contains(t.proto, arrow) {
+			p.suspect |= forgedLine
+		}
+	}
+	if p.env.kind != bare {
+		utc = p.zoned(naive, utc, taken)
+		p.fillOuter(e)
+	}
+	e.Time = time.Unix(utc, 0).UTC()
+	p.fillByPath(e)
+
+	a := p.attr()
+	a = number(append(a, `,"uwsgi_app_int":`...), app)
+	a = number(append(a, `,"uwsgi_app_request_int":`...), req)
+	a = number(append(a, `,"uwsgi_request_int":`...), total)
+	a = number(append(a, `,"uwsgi_vars_int":`...), vars)
+	a = number(append(a, `,"uwsgi_vars_bytes_int":`...), varBytes)
+	if !cut {
+		a = number(append(a, `,"uwsgi_header_count_int":`...), t.headers)
+		a = number(append(a, `,"uwsgi_header_bytes_int":`...), t.headerBytes)
+		a = number(append(a, `,"uwsgi_switches_int":`...), t.switches)
+		a = number(append(a, `,"uwsgi_core_int":`...), t.core)
+		if t.via != "" {
+			a = event.AppendString(append(a, `,"uwsgi_via":`...), t.via)
+		}
+		if !dashed && t.proto != "" && e.HTTPVersion == "" {
+			a = event.AppendString(append(a, `,"uwsgi_protocol":`...), t.proto)
+		}
+	}
+	p.done(a, e)
+	access(e, uwsgiDefault, basisStart)
+	e.Plain = strings.IndexByte(whole, '"') < 0
+	p.multi = true
+	return Access
+}
+
+// uwsgiTail is the part of the line after "=> generated ".
+type uwsgiTail struct {
+	size, status, headers, headerBytes, switches, core int64
+	took                                               time.Duration
+	via, proto                                         string
+}
+
+// read takes the tail; false if it is not there whole.
+func (t *uwsgiTail) read(c *cursor) bool {
+	t.size = c.num()
+	c.lit(" bytes in ")
+	n := c.num()
+	if c.bad {
+		return false
+	}
+	rest := c.s[c.i:]
+	switch {
+	case strings.HasPrefix(rest, " msecs "):
+		t.took = time.Duration(min(n, 1<<43)) * time.Millisecond
+		c.i += len(" msecs ")
+	case strings.HasPrefix(rest, " micros "):
+		t.took = time.Duration(min(n, 1<<53)) * time.Microsecond
+		c.i += len(" micros ")
+	default:
+		return false
+	}
+	if strings.HasPrefix(c.s[c.i:], "via ") {
+		c.i += len("via ")
+		t.via = strings.TrimSuffix(c.word(), "()")
+	}
+	c.lit("(")
+	if c.bad {
+		return false
+	}
+	from := c.i
+	if t.finish(c) {
+		return true
+	}
+	// The protocol has spaces: find the end of the line's fixed part from behind.
+	end := strings.LastIndex(c.s[from:], ") ")
+	for end > 0 {
+		i := from + strings.LastIndexByte(c.s[from:from+end], ' ')
+		if i < from {
+			break
+		}
+		d := cursor{s: c.s, i: i + 1}
+		t.proto = c.s[from:i]
+		if t.rest(&d) {
+			return true
+		}
+		end = strings.LastIndex(c.s[from:from+end], ") ")
+	}
+	return false
+}
+
+// finish reads on where the protocol is one word.
+func (t *uwsgiTail) finish(c *cursor) bool {
+	t.proto = c.word()
+	return t.rest(c)
+}
+
+// rest reads `STATUS) N headers in N bytes (N switches on core N)` to the line's end.
+func (t *uwsgiTail) rest(c *cursor) bool {
+	t.status = c.num()
+	c.lit(") ")
+	t.headers = c.num()
+	c.lit(" headers in ")
+	t.headerBytes = c.num()
+	c.lit(" bytes (")
+	t.switches = c.num()
+	c.lit(" switches on core ")
+	t.core = c.num()
+	c.lit(")")
+	return !c.bad && c.i == len(c.s)
+}
+
+// isUWSGIOther knows the lines that uWSGI writes about itself and its workers by how they begin.
+func isUWSGIOther(s string) bool {
+	switch s[0] {
+	case '*':
+		return strings.HasPrefix(s, "*** ")
+	case '[':
+		return strings.HasPrefix(s, "[uwsgi-") || strings.HasPrefix(s, "[uWSGI] ")
+	case '!':
+		return strings.HasPrefix(s, "!!! uWSGI ")
+	case '.':
+		return strings.HasPrefix(s, "...") && strings.Contains(s, "uWSGI")
+	case 'u':
+		return strings.HasPrefix(s, "uwsgi_") || strings.HasPrefix(s, "uWSGI ") || strings.HasPrefix(s, "uwsgi socket ")
+	case 's':
+		return strings.HasPrefix(s, "spawned uWSGI ")
+	case 'S':
+		if strings.HasPrefix(s, "SIGPIPE: writing to a closed pipe") {
+			return true
+		}
+	case 'W':
+		if strings.HasPrefix(s, "WSGI app ") {
+			return true
+		}
+	case 'D':
+		return strings.HasPrefix(s, "DAMN ! worker ")
+	case 'w':
+		return strings.HasPrefix(s, "worker ") && strings.Contains(s, " buried after ")
+	}
+	// `Sat Nov 21 03:35:26 2026 - uwsgi_response_write…`
+	return len(s) > 30 && s[3] == ' ' && s[7] == ' ' && s[13] == ':' && s[16] == ':' && s[24:27] == " - " && month(s[4:7]) > 0
+}

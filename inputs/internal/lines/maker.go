@@ -1,0 +1,230 @@
+package lines
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"github.com/stacktrail/stacktrail/inputs/internal/formats"
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// Maker makes records of lines. Each stream has its own, because a parser remembers what its file's lines look like. It is
+// used from one goroutine at a time.
+type Maker struct {
+	parser *formats.Parser
+	conf   Config
+	max    int
+	count  func(name, reason string, n int64)
+
+	positions bool
+	notBefore time.Time
+	path      string
+
+	format   string // of the last record
+	ofFormat int64  // how many of it were not tallied so far
+
+	counted []counter // of the batch in hand; few, searched linearly
+}
+
+type counter struct {
+	name, reason string
+	n            int64
+}
+
+// Options are what a Maker needs beside the configuration.
+type Options struct {
+	// Count is Env.Count.
+	Count func(name, reason string, n int64)
+	// Positions sets LogFile and shows the offset.
+	Positions bool
+	// NotBefore drops records whose own time is before it, unless it is zero. Records without a time stay.
+	NotBefore time.Time
+}
+
+// New makes a Maker.
+func New(c Config, o Options) (*Maker, error) {
+	loc, err := c.location()
+	if err != nil {
+		return nil, fmt.Errorf("loading time zone: %w", err)
+	}
+	p, err := formats.New(c.parserOptions(loc))
+	if err != nil {
+		return nil, fmt.Errorf("choosing formats: %w", err)
+	}
+	if o.Count == nil {
+		o.Count = func(string, string, int64) {}
+	}
+	return &Maker{parser: p, conf: c, max: int(c.MaxLine), count: o.Count, positions: o.Positions, notBefore: o.NotBefore}, nil
+}
+
+// File tells the parser what the lines come from: programs are named by files, and years are found by their times.
+func (m *Maker) File(path string, mtime time.Time) {
+	m.path = path
+	m.parser.File(path, mtime)
+}
+
+// MaxLine is the length, in bytes, at which lines are cut.
+func (m *Maker) MaxLine() int { return m.max }
+
+// Fill appends the lines of block to the batch, until it holds limit records, and returns how many bytes it used. block must
+// live in the batch's arena, begin at a record boundary, and stand at offset at of the stream. A last line without a newline
+// stays unused; if end is set, it is a record that is flagged as truncated. b.ReadAt must be set.
+func (m *Maker) Fill(b *event.Batch, block []byte, at int64, limit int, end bool) (used int) {
+	n, events := 0, len(b.Events)
+	for used < len(block) && n < limit {
+		i := bytes.IndexByte(block[used:], '\n')
+		cut := false
+		next := used + i + 1
+		if i < 0 {
+			if !end {
+				break
+			}
+			i, next, cut = len(block)-used, len(block), true
+		}
+		n++
+		line := block[used : used+i]
+		if len(line) > m.max {
+			line, cut = line[:m.max], true
+		}
+		m.add(b, line, at+int64(used), cut)
+		used = next
+	}
+	m.tally("lines", "", int64(n))
+	m.tally("bytes", "", int64(used))
+	m.tally("events", "", int64(len(b.Events)-events))
+	return used
+}
+
+// FillCut appends the one line that head, which lives in the batch's arena, is the beginning of: it stands at offset at of the
+// stream, is longer than MaxLine and takes length bytes there with its newline.
+func (m *Maker) FillCut(b *event.Batch, head []byte, at, length int64) {
+	events := len(b.Events)
+	m.add(b, head[:min(len(head), m.max)], at, true)
+	m.tally("events", "", int64(len(b.Events)-events))
+	m.tally("lines", "", 1)
+	m.tally("bytes", "", length)
+}
+
+func (m *Maker) add(b *event.Batch, line []byte, at int64, cut bool) {
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	if cut {
+		m.tally("truncated", "", 1)
+	}
+	if len(line) == 0 {
+		m.tally("skipped", "empty", 1)
+		return
+	}
+	e := b.Append()
+	v := m.parser.Parse(line, e, b.Arena())
+	switch v {
+	case formats.Access:
+		if m.format != e.Format {
+			m.tallyFormat()
+			m.format = e.Format
+		}
+	case formats.Service:
+		if m.conf.Records != "all" {
+			m.tally("skipped", m.parser.Reason(), 1)
+			b.Undo()
+			return
+		}
+	default:
+		reason := m.parser.Reason()
+		if m.conf.Unparsed == "drop" {
+			m.tally("dropped_unparsed", reason, 1)
+			b.Undo()
+			return
+		}
+		m.tally("unparsed", reason, 1)
+		e.RecordClass = event.ClassUnparsed
+		if e.Error == "" {
+			e.Error = reason
+		}
+	}
+	if !m.notBefore.IsZero() && !e.Time.IsZero() && e.Time.Before(m.notBefore) {
+		m.tally("skipped", "before_start", 1)
+		b.Undo()
+		return
+	}
+	if v == formats.Access {
+		m.ofFormat++
+	}
+	e.Offset, e.Raw = at, line
+	if cut {
+		e.SetBool(event.BoolTruncated, true)
+	}
+	if m.conf.Original {
+		e.Set("original", event.StringValue(event.View(line)))
+	}
+	if m.conf.Observed {
+		e.Set("observed_date", event.TimeValue(b.ReadAt))
+	}
+	if m.positions {
+		e.LogFile = m.path
+		e.Has |= event.HasLogOffset
+	}
+}
+
+// Prime shows the parser lines that come before those to read, so that it remembers what it would if it had read them. data
+// begins and ends at line boundaries. No records are made.
+func (m *Maker) Prime(data []byte) {
+	b := event.NewBatch("")
+	for len(data) > 0 {
+		line := data
+		if i := bytes.IndexByte(data, '\n'); i >= 0 {
+			line, data = data[:i], data[i+1:]
+		} else {
+			data = nil
+		}
+		if n := len(line); n > 0 && line[n-1] == '\r' {
+			line = line[:n-1]
+		}
+		if len(line) == 0 || len(line) > m.max {
+			continue
+		}
+		m.parser.Parse(line, b.Append(), b.Arena())
+		b.Undo()
+	}
+}
+
+func (m *Maker) tally(name, reason string, n int64) {
+	for i := range m.counted {
+		if c := &m.counted[i]; c.name == name && c.reason == reason {
+			c.n += n
+			return
+		}
+	}
+	m.counted = append(m.counted, counter{name, reason, n})
+}
+
+func (m *Maker) tallyFormat() {
+	if m.ofFormat > 0 {
+		m.tally("format", m.format, m.ofFormat)
+		m.ofFormat = 0
+	}
+}
+
+// Flush hands what was counted to Count: once for a batch, when it is sure to be sent.
+func (m *Maker) Flush() {
+	m.tallyFormat()
+	for i := range m.counted {
+		if c := &m.counted[i]; c.n != 0 {
+			m.count(c.name, c.reason, c.n)
+			c.n = 0
+		}
+	}
+	if len(m.counted) > 64 {
+		m.counted = m.counted[:0]
+	}
+}
+
+// Discard forgets what was counted since the last Flush: the batch was given up.
+func (m *Maker) Discard() {
+	m.ofFormat = 0
+	for i := range m.counted {
+		m.counted[i].n = 0
+	}
+}
