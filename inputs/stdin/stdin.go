@@ -1,0 +1,216 @@
+// Package stdin is the input that reads lines from the agent's standard input until it ends. What was read cannot be read
+// again: after a crash, what was not delivered is gone.
+package stdin
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stacktrail/stacktrail/inputs/internal/lines"
+	"github.com/stacktrail/stacktrail/plugins"
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// Config is the input's configuration.
+type Config struct {
+	lines.Config `yaml:",inline"`
+}
+
+// Spec describes the input to the agent.
+var Spec = plugins.InputSpec("stdin", "Read lines from standard input until it ends.", Defaults(), New).Safe()
+
+// Defaults returns the configuration that users start from.
+func Defaults() Config { return Config{lines.Defaults()} }
+
+const (
+	prefix = "stdin:"
+	// looking is how often a reader without input looks whether it should end.
+	looking = 200 * time.Millisecond
+	piece   = 64 << 10 // how much is read at once
+)
+
+// New builds the input.
+func New(c Config, env plugins.Env) (plugins.Input, error) {
+	if _, err := lines.New(c.Config, lines.Options{}); err != nil {
+		return nil, err
+	}
+	return &input{cfg: c, env: env, in: os.Stdin}, nil
+}
+
+type input struct {
+	cfg Config
+	env plugins.Env
+	in  *os.File
+
+	// What a Run that failed leaves to the next: nothing that was read may get lost by a retry.
+	name  string
+	at    int64  // offset of buf, or of the line that is being skipped
+	buf   []byte // read and not sent
+	head  []byte // beginning of the line that is being skipped, because it is too long; nil if none is
+	taken int64  // how much of that line was read
+}
+
+// Run reads until the end of the input or of ctx.
+func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
+	m, err := lines.New(in.cfg.Config, lines.Options{Count: in.env.Count})
+	if err != nil {
+		return err
+	}
+	m.File("", time.Now())
+	if in.cfg.ZoneIsGuessed() {
+		in.env.Log.Warn("timezone is Local, but neither TZ nor /etc/localtime says which zone that is: times without a zone are read as UTC")
+	}
+	if in.name == "" {
+		for _, k := range in.env.Streams.Known() {
+			if strings.HasPrefix(k.Name, prefix) {
+				in.env.Streams.Forget(k.Name) // of an earlier process: nobody can read on there
+			}
+		}
+		in.name = prefix + rand.Text()
+		if _, err := in.env.Streams.Open(ctx, in.entry()); err != nil {
+			return fmt.Errorf("opening stream of standard input: %w", err)
+		}
+	}
+	for {
+		ready, err := in.wait(ctx)
+		if err != nil || !ready {
+			return err
+		}
+		end, err := in.read(ctx, m, sink)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if end {
+			s := in.entry()
+			s.Drained = true
+			in.env.Streams.Update(s)
+			return nil
+		}
+	}
+}
+
+func (in *input) entry() plugins.Stream { return plugins.Stream{Name: in.name, Lane: in.name} }
+
+// wait waits until there is something to read; ready is false when ctx is done. A plain read could not be interrupted.
+func (in *input) wait(ctx context.Context) (ready bool, err error) {
+	fds := []unix.PollFd{{Fd: int32(in.in.Fd()), Events: unix.POLLIN}}
+	for ctx.Err() == nil {
+		n, err := unix.Poll(fds, int(looking.Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return false, fmt.Errorf("waiting for standard input: %w", err)
+		case n > 0:
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// read reads what is there and sends the lines that are complete.
+func (in *input) read(ctx context.Context, m *lines.Maker, sink plugins.Sink) (end bool, err error) {
+	if room := cap(in.buf) - len(in.buf); room < piece {
+		grown := make([]byte, len(in.buf), max(2*cap(in.buf), 2*piece))
+		copy(grown, in.buf)
+		in.buf = grown
+	}
+	n, err := in.in.Read(in.buf[len(in.buf):cap(in.buf)])
+	in.buf = in.buf[:len(in.buf)+n]
+	switch end = errors.Is(err, io.EOF); {
+	case end, err == nil:
+	case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+		return false, nil
+	default:
+		return false, fmt.Errorf("reading standard input: %w", err)
+	}
+	for more := true; more; {
+		if more, err = in.send(ctx, m, sink, end); err != nil {
+			return false, err
+		}
+	}
+	return end, nil
+}
+
+// send sends one batch of what was read; more says that there may be another.
+func (in *input) send(ctx context.Context, m *lines.Maker, sink plugins.Sink, end bool) (more bool, err error) {
+	if in.head != nil {
+		return in.skip(ctx, m, sink, end)
+	}
+	size := min(len(in.buf), event.MaxBatchBytes)
+	newline := bytes.LastIndexByte(in.buf[:size], '\n')
+	switch {
+	case newline >= 0:
+		size = newline + 1
+	case len(in.buf) > m.MaxLine():
+		in.head, in.taken = append([]byte{}, in.buf[:m.MaxLine()]...), 0
+		return true, nil
+	case bytes.IndexByte(in.buf, '\n') >= 0: // max_line may be more than a block
+		size = bytes.IndexByte(in.buf, '\n') + 1
+	case end && len(in.buf) > 0:
+		size = len(in.buf)
+	default:
+		return false, nil
+	}
+	b, block, err := in.batch(ctx, in.buf[:size])
+	if err != nil {
+		return false, err
+	}
+	used := m.Fill(b, block, in.at, event.MaxBatchRecords, end && size == len(in.buf))
+	in.consume(used)
+	return true, in.pass(ctx, m, sink, b, int64(used))
+}
+
+// skip drops the rest of a line that is too long and sends its beginning once it ends.
+func (in *input) skip(ctx context.Context, m *lines.Maker, sink plugins.Sink, end bool) (more bool, err error) {
+	n := bytes.IndexByte(in.buf, '\n') + 1
+	if n == 0 && !end {
+		in.taken += int64(len(in.buf))
+		in.buf = in.buf[:0]
+		return false, nil
+	}
+	if n == 0 {
+		n = len(in.buf)
+	}
+	b, block, err := in.batch(ctx, in.head)
+	if err != nil {
+		return false, err
+	}
+	in.consume(n)
+	length := in.taken + int64(n)
+	m.FillCut(b, block, in.at, length)
+	in.head, in.taken = nil, 0
+	return true, in.pass(ctx, m, sink, b, length)
+}
+
+// batch makes a batch with a copy of data as its block.
+func (in *input) batch(ctx context.Context, data []byte) (b *event.Batch, block []byte, err error) {
+	if b, err = in.env.Pool.Get(ctx, len(data)); err != nil {
+		return nil, nil, err
+	}
+	block = b.Arena().Block(len(data))
+	copy(block, data)
+	b.Stream, b.ReadAt, b.Clean = in.name, time.Now(), event.IsClean(data)
+	return b, block, nil
+}
+
+func (in *input) consume(n int) { in.buf = in.buf[:copy(in.buf, in.buf[n:])] }
+
+// pass sends a batch that covers the next n bytes.
+func (in *input) pass(ctx context.Context, m *lines.Maker, sink plugins.Sink, b *event.Batch, n int64) error {
+	b.Span = event.Span{From: event.Position{Seq: in.at}, To: event.Position{Seq: in.at + n}}
+	in.at += n
+	m.Flush()
+	return sink.Send(ctx, b)
+}

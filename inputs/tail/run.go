@@ -1,0 +1,330 @@
+package tail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/stacktrail/stacktrail/inputs/internal/lines"
+	"github.com/stacktrail/stacktrail/plugins"
+)
+
+// run is what lives as long as one call of Run.
+type run struct {
+	in      *input
+	cfg     Config
+	env     plugins.Env
+	fs      system
+	sink    plugins.Sink
+	boot    string
+	since   time.Time // records before it are skipped
+	started time.Time
+	ctx     context.Context
+	stop    context.CancelCauseFunc
+	workers []*worker
+	wg      sync.WaitGroup
+	pending sync.WaitGroup // in once mode: lineages and pipes that are not read to their ends
+
+	// Used by the scanner's goroutine only.
+	lineages map[string]*lineage
+	owners   map[fileID]*lineage // who has which file open
+	place    map[fileID]string   // the path at which a file counts
+	pipes    map[string]bool
+	known    map[string][]*stream // streams of the checkpoint by lineage
+
+	mu     sync.Mutex // guards faults
+	faults map[string]string
+}
+
+// Run follows the files.
+func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
+	if in.cfg.ZoneIsGuessed() {
+		in.env.Log.Warn("timezone is Local, but neither TZ nor /etc/localtime says which zone that is: times without a zone are read as UTC")
+	}
+	notBefore, err := in.cfg.notBefore()
+	if err != nil {
+		return fmt.Errorf("reading start: %w", err)
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	r := &run{
+		in: in, cfg: in.cfg, env: in.env, fs: in.fs, sink: sink, boot: bootID(), since: notBefore, started: time.Now(), ctx: ctx, stop: stop,
+		lineages: map[string]*lineage{}, owners: map[fileID]*lineage{}, place: map[fileID]string{}, pipes: map[string]bool{},
+		known: map[string][]*stream{}, faults: map[string]string{},
+	}
+	defer stop(nil)
+	for range max(2, runtime.GOMAXPROCS(0)) {
+		r.workers = append(r.workers, newWorker(r))
+	}
+	if err := r.loadKnown(); err != nil {
+		return err
+	}
+	c := newScanner(r)
+	defer c.close()
+	c.scan()
+	for _, w := range r.workers {
+		r.wg.Go(func() { w.run(ctx) })
+	}
+	if r.env.Once {
+		r.wg.Go(func() {
+			r.pending.Wait()
+			stop(errDone)
+		})
+	} else {
+		r.wg.Go(func() { c.run(ctx) })
+	}
+	<-ctx.Done()
+	if r.env.Once {
+		for _, l := range r.lineages {
+			l.finishOnce()
+		}
+	}
+	r.wg.Wait()
+	for _, l := range r.lineages {
+		l.close()
+	}
+	r.clearFaults()
+	if err := context.Cause(ctx); !errors.Is(err, errDone) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+var errDone = errors.New("all files are read")
+
+// loadKnown makes the lineages of the checkpoint's streams.
+func (r *run) loadKnown() error {
+	for _, k := range r.env.Streams.Known() {
+		m, err := decodeMeta(k.Meta)
+		if err != nil {
+			return fmt.Errorf("loading stream %s: %w", k.Name, err)
+		}
+		s := newStream(k.Name, k.Lane, m)
+		if err := s.moveTo(k.Start); err != nil {
+			return fmt.Errorf("loading stream %s: %w", k.Name, err)
+		}
+		// Drained only means that it was read; what is not settled so far has to be read again.
+		s.drained = k.Drained && s.pos >= m.End
+		s.stored, s.saved = true, string(k.Meta)
+		if m.Pipe {
+			r.known["pipe:"+m.Path] = append(r.known["pipe:"+m.Path], s)
+			continue
+		}
+		r.known[m.Path] = append(r.known[m.Path], s)
+	}
+	for path := range r.known {
+		if !strings.HasPrefix(path, "pipe:") {
+			r.lineage(path)
+		}
+	}
+	return nil
+}
+
+// lineage returns the lineage of that key and makes it if there is none.
+func (r *run) lineage(key string) *lineage {
+	l := r.lineages[key]
+	if l != nil {
+		return l
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key))
+	l = &lineage{
+		r: r, w: r.workers[int(h.Sum32()%uint32(len(r.workers)))], key: key, first: true,
+		have: map[fileID]bool{}, byID: map[fileID]*file{}, history: map[fileID]bool{}, streams: r.known[key],
+	}
+	for _, s := range l.streams {
+		l.since = max(l.since, s.meta.Time)
+		l.known = true
+	}
+	if !l.known {
+		l.since = r.started.UnixNano()
+	}
+	r.lineages[key] = l
+	if r.env.Once {
+		r.pending.Add(1)
+	}
+	return l
+}
+
+func (r *run) wake(l *lineage) { l.w.push(l) }
+
+func (r *run) matches(path string) bool { return r.pattern(path) >= 0 }
+
+// pattern returns the place of the first pattern that matches the path, or -1.
+func (r *run) pattern(path string) int {
+	for _, p := range r.cfg.Exclude {
+		if match(p, path) || match(p, filepath.Base(path)) {
+			return -1
+		}
+	}
+	for i, p := range r.in.paths {
+		if match(p, path) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (r *run) newMaker() (*lines.Maker, error) { return r.in.newMaker(r.env.Count, r.since) }
+
+// fail reports that a path cannot be read, once per change.
+func (r *run) fail(path string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.faults[path] == err.Error() {
+		return
+	}
+	r.faults[path] = err.Error()
+	r.env.Log.Warn("cannot be read", "path", path, "error", err)
+	r.env.Fail(path, err)
+}
+
+// ok takes back what fail reported.
+func (r *run) ok(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, failed := r.faults[path]; failed {
+		delete(r.faults, path)
+		r.env.Log.Info("can be read again", "path", path)
+		r.env.Fail(path, nil)
+	}
+}
+
+// clearFaults forgets what is only known while the run looks at it; with once, what could not be read stays said.
+func (r *run) clearFaults() {
+	if r.env.Once {
+		return
+	}
+	for path := range r.faults {
+		r.env.Fail(path, nil)
+	}
+}
+
+func bootID() string {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// worker takes care of lineages, one turn at a time, in the order in which they were woken.
+type worker struct {
+	r      *run
+	signal chan struct{}
+	x      scratch
+
+	// One compressed file is read at a time: each needs memory of its own.
+	gz      *file
+	gzWaits []*lineage
+
+	mu    sync.Mutex // guards queue and the lineages' queued
+	queue []*lineage
+}
+
+func newWorker(r *run) *worker { return &worker{r: r, signal: make(chan struct{}, 1)} }
+
+func (w *worker) push(l *lineage) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l.queued {
+		return
+	}
+	l.queued = true
+	w.queue = append(w.queue, l)
+	select {
+	case w.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) pop() *lineage {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) == 0 {
+		return nil
+	}
+	l := w.queue[0]
+	w.queue = w.queue[1:]
+	if len(w.queue) == 0 {
+		w.queue = nil
+	}
+	l.queued = false
+	return l
+}
+
+func (w *worker) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		l := w.pop()
+		if l == nil {
+			select {
+			case <-ctx.Done():
+			case <-w.signal:
+			}
+			continue
+		}
+		more, err := l.turn(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				w.r.stop(err)
+			}
+			return
+		}
+		l.mu.Lock()
+		l.again = l.active
+		l.mu.Unlock()
+		switch {
+		case more:
+			w.push(l)
+		case w.r.env.Once && !l.gated:
+			l.finishOnce()
+		}
+	}
+}
+
+// takeGzip reports whether f may be read now; if not, its lineage is woken when it may.
+func (w *worker) takeGzip(f *file, l *lineage) bool {
+	if w.gz == nil || w.gz == f {
+		w.gz = f
+		return true
+	}
+	w.gzWaits = append(w.gzWaits, l)
+	return false
+}
+
+func (w *worker) freeGzip(f *file) {
+	if z, ok := f.c.(*gzipped); ok {
+		z.drop()
+	}
+	if w.gz != f {
+		return
+	}
+	w.gz = nil
+	for _, l := range w.gzWaits {
+		w.push(l)
+	}
+	w.gzWaits = nil
+}
+
+// wants reports whether the lineage has something to do at the next sweep.
+func (l *lineage) wants() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.again
+}
+
+// finishOnce says, in once mode, that the lineage is read.
+func (l *lineage) finishOnce() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.done {
+		l.done = true
+		l.r.pending.Done()
+	}
+}

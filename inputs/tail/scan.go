@@ -1,0 +1,460 @@
+package tail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/fsnotify/fsnotify"
+)
+
+// system is what the input asks of file systems, so that tests can have it fail.
+type system struct {
+	open    func(path string) (*os.File, error)
+	stat    func(path string) (os.FileInfo, error)
+	readDir func(path string) ([]os.DirEntry, error)
+}
+
+func realSystem() system {
+	return system{
+		// O_NONBLOCK: the path may have become a named pipe, whose opening would wait for a writer.
+		open:    func(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) },
+		stat:    os.Stat,
+		readDir: os.ReadDir,
+	}
+}
+
+// siblings lists the files of a lineage in its folder.
+func (y system) siblings(key string) ([]string, error) {
+	dir, stem := filepath.Split(key)
+	entries, err := y.readDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, e := range entries {
+		if rotationOf(e.Name()).stem == stem && !e.IsDir() {
+			paths = append(paths, dir+e.Name())
+		}
+	}
+	return paths, nil
+}
+
+// folder is a directory in which files may match, or through which the way to such directories leads.
+type folder struct {
+	mtime   int64
+	readAt  time.Time
+	names   []string
+	watched bool
+}
+
+// scanner finds files and says which lineage they belong to. It is used from one goroutine.
+type scanner struct {
+	r       *run
+	watcher *fsnotify.Watcher // nil when there is none: then the sweeps have to do
+	folders map[string]*folder
+	expand  bool // the folders have to be found anew
+	found   time.Time
+	paths   map[string]*lineage // for events: real and configured paths
+	empty   map[string]bool     // patterns without a match, said already
+	polling bool                // said that changes are not told
+	posted  map[*lineage][]found
+	missed  map[string]bool
+	first   bool
+}
+
+func newScanner(r *run) *scanner {
+	c := &scanner{
+		r: r, folders: map[string]*folder{}, expand: true, paths: map[string]*lineage{}, empty: map[string]bool{},
+		posted: map[*lineage][]found{}, missed: map[string]bool{}, first: true,
+	}
+	if !r.env.Once {
+		w, err := fsnotify.NewWatcher()
+		if err != nil {
+			c.poll(err)
+		} else {
+			c.watcher = w
+		}
+	}
+	return c
+}
+
+func (c *scanner) poll(err error) {
+	if !c.polling {
+		c.polling = true
+		c.r.env.Log.Warn("the system does not tell of changes; files are looked at regularly instead", "every", c.r.cfg.Sweep, "error", err)
+	}
+}
+
+func (c *scanner) close() {
+	if c.watcher != nil {
+		_ = c.watcher.Close()
+	}
+}
+
+// run scans and follows events until ctx is done.
+func (c *scanner) run(ctx context.Context) {
+	var events chan fsnotify.Event
+	var errs chan error
+	if c.watcher != nil {
+		events, errs = c.watcher.Events, c.watcher.Errors
+	}
+	tick := time.NewTicker(c.r.cfg.Sweep)
+	defer tick.Stop()
+	for {
+		due := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			due = true
+		case e, ok := <-events:
+			if !ok {
+				events = nil
+				continue
+			}
+			due = c.event(e)
+			// What else happened meanwhile needs no scan of its own.
+			for more := true; more; {
+				select {
+				case e := <-events:
+					due = c.event(e) || due
+				default:
+					more = false
+				}
+			}
+		case err := <-errs:
+			if err != nil && !errors.Is(err, fsnotify.ErrEventOverflow) {
+				c.r.env.Log.Warn("watching files", "error", err)
+			}
+			due, c.expand = true, true
+			for _, f := range c.folders {
+				f.readAt = time.Time{}
+			}
+		}
+		if due {
+			c.scan()
+		}
+	}
+}
+
+// event wakes whoever an event is about and reports whether a scan is due.
+func (c *scanner) event(e fsnotify.Event) (scan bool) {
+	if e.Op == fsnotify.Write {
+		if l := c.paths[e.Name]; l != nil {
+			c.r.wake(l)
+			return false
+		}
+	}
+	if f := c.folders[filepath.Dir(e.Name)]; f != nil {
+		f.readAt = time.Time{}
+	}
+	if f := c.folders[e.Name]; f != nil { // the folder itself came, went or moved
+		f.readAt, f.watched, c.expand = time.Time{}, false, true
+		return true
+	}
+	if e.Op == fsnotify.Chmod {
+		return c.paths[e.Name] != nil || c.r.matches(e.Name)
+	}
+	return e.Op != fsnotify.Write || c.r.matches(e.Name)
+}
+
+// scan looks at all folders and files, and hands what changed to the lineages.
+func (c *scanner) scan() {
+	now := time.Now()
+	for path, f := range c.folders {
+		if fi, err := c.r.fs.stat(path); err != nil || fi.ModTime().UnixNano() != f.mtime {
+			c.expand = true
+			f.readAt = time.Time{}
+		}
+	}
+	if c.expand || now.Sub(c.found) > 10*time.Second {
+		c.findFolders(now)
+	}
+	type seen struct {
+		found
+		lineage *lineage
+		rank    int
+	}
+	var all []seen
+	matchedPattern := make([]bool, len(c.r.cfg.Paths))
+	for dir := range c.folders {
+		for _, name := range c.list(dir, now) {
+			path := filepath.Join(dir, name)
+			i := c.r.pattern(path)
+			key := lineageOf(path)
+			l := c.r.lineages[key]
+			if i < 0 && l == nil && !c.r.matches(key) {
+				continue
+			}
+			fi, err := c.r.fs.stat(path)
+			if err != nil {
+				if !errors.Is(err, os.ErrNotExist) && i >= 0 {
+					c.r.fail(path, err)
+				}
+				c.folders[dir].readAt = time.Time{}
+				continue
+			}
+			mode := fi.Mode()
+			if mode.IsDir() {
+				continue
+			}
+			if i >= 0 {
+				matchedPattern[i] = true
+			}
+			if mode&os.ModeNamedPipe != 0 {
+				if i >= 0 {
+					c.r.pipe(path)
+				}
+				continue
+			}
+			if !mode.IsRegular() {
+				if i >= 0 {
+					c.r.fail(path, fmt.Errorf("reading %s: it is no regular file and no named pipe", path))
+				}
+				continue
+			}
+			all = append(all, seen{found{id: idOf(fi), path: path, stamp: stampOf(fi), matched: i >= 0}, l, i})
+		}
+	}
+	// One file, one stream: of several paths to it the one counts at which it is known, else the first pattern's.
+	slices.SortFunc(all, func(a, b seen) int {
+		switch {
+		case a.matched != b.matched:
+			if a.matched {
+				return -1
+			}
+			return 1
+		case a.rank != b.rank:
+			return a.rank - b.rank
+		}
+		return strings.Compare(a.path, b.path)
+	})
+	owner := map[fileID]*lineage{}
+	for id, l := range c.r.owners {
+		owner[id] = l
+	}
+	result := map[*lineage][]found{}
+	taken := map[fileID]bool{}
+	for pass := range 2 {
+		for _, e := range all {
+			if taken[e.id] {
+				continue
+			}
+			l := owner[e.id]
+			if l == nil {
+				if l = e.lineage; l == nil && e.matched {
+					l = c.r.lineage(lineageOf(e.path))
+				}
+			}
+			if l == nil || !e.matched && lineageOf(e.path) != l.key {
+				continue
+			}
+			if pass == 0 && c.r.place[e.id] != e.path && c.r.place[e.id] != "" {
+				continue // perhaps it is still where it was: that goes first
+			}
+			taken[e.id] = true
+			if e.matched && !l.knows(e.id) {
+				e.opened = c.open(e.path, e.id)
+				if e.opened == nil {
+					continue
+				}
+				l.setHave(e.id, true)
+				owner[e.id] = l
+			}
+			c.r.place[e.id] = e.path
+			result[l] = append(result[l], e.found)
+			c.paths[e.path] = l
+			if fi, err := os.Lstat(e.path); err == nil && fi.Mode()&os.ModeSymlink != 0 {
+				c.link(e.path, l)
+			}
+		}
+	}
+	c.r.owners = owner
+	for id := range c.r.place {
+		if !taken[id] {
+			delete(c.r.place, id)
+			if l := owner[id]; l == nil || !l.knows(id) {
+				delete(owner, id)
+			}
+		}
+	}
+	for i, ok := range matchedPattern {
+		p := c.r.cfg.Paths[i]
+		if !ok && !c.empty[p] {
+			c.r.env.Log.Warn("no file matches", "pattern", p)
+		}
+		c.empty[p] = !ok
+	}
+	for _, l := range c.r.lineages {
+		entries := result[l]
+		slices.SortFunc(entries, func(a, b found) int { return strings.Compare(a.path, b.path) })
+		if !c.first && !l.wants() && slices.Equal(entries, c.posted[l]) {
+			continue
+		}
+		l.post(entries)
+		plain := slices.Clone(entries)
+		for i := range plain {
+			plain[i].opened = nil
+		}
+		c.posted[l] = plain
+		c.r.wake(l)
+	}
+	c.first = false
+}
+
+// open opens a file that was seen for the first time.
+func (c *scanner) open(path string, id fileID) *os.File {
+	f, err := c.r.fs.open(path)
+	if err == nil {
+		var fi os.FileInfo
+		if fi, err = f.Stat(); err == nil && (idOf(fi) != id || !fi.Mode().IsRegular()) {
+			_ = f.Close() // replaced meanwhile: the next scan sees it
+			c.folders[filepath.Dir(path)].readAt = time.Time{}
+			return nil
+		}
+		if err == nil {
+			c.r.ok(path)
+			return f
+		}
+		_ = f.Close()
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		if c.folders[filepath.Dir(path)] != nil {
+			c.folders[filepath.Dir(path)].readAt = time.Time{}
+		}
+		c.r.env.Log.Warn("file was gone before it could be opened", "path", path)
+		c.r.env.Count("lost_files", "gone", 1)
+		return nil
+	}
+	c.r.fail(path, err)
+	return nil
+}
+
+// link has events about a symbolic link's target wake the lineage too.
+func (c *scanner) link(path string, l *lineage) {
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil || c.paths[target] == l {
+		return
+	}
+	c.paths[target] = l
+	dir := filepath.Dir(target)
+	if c.folders[dir] == nil && c.watcher != nil {
+		if err := c.watcher.Add(dir); err != nil {
+			c.poll(err)
+		}
+	}
+}
+
+// list returns the names in a folder, which it reads again only when it changed.
+func (c *scanner) list(dir string, now time.Time) []string {
+	f := c.folders[dir]
+	// A change within the clock's tick after the last reading may not show in the modification time.
+	if !f.readAt.IsZero() && f.readAt.Sub(time.Unix(0, f.mtime)) > time.Second {
+		return f.names
+	}
+	fi, err := c.r.fs.stat(dir)
+	if err == nil {
+		f.mtime = fi.ModTime().UnixNano()
+	}
+	entries, err := c.r.fs.readDir(dir)
+	if err != nil {
+		f.names = nil
+		if errors.Is(err, os.ErrNotExist) {
+			c.expand = true
+		} else {
+			c.r.fail(dir, err)
+		}
+		return nil
+	}
+	c.r.ok(dir)
+	f.readAt = now
+	f.names = f.names[:0]
+	for _, e := range entries {
+		if !e.IsDir() {
+			f.names = append(f.names, e.Name())
+		}
+	}
+	return f.names
+}
+
+// findFolders finds the folders that the patterns speak of and has the system tell of changes in them.
+func (c *scanner) findFolders(now time.Time) {
+	c.expand, c.found = false, now
+	want := map[string]bool{}
+	for _, p := range c.r.cfg.Paths {
+		base, pattern := doublestar.SplitPattern(filepath.Clean(p))
+		parts := strings.Split(pattern, "/")
+		if strings.Contains(p, "{") && len(parts) > 1 {
+			parts = []string{"**", "*"} // alternatives may hold slashes
+		}
+		c.walk(base, parts, want)
+	}
+	for dir := range c.folders {
+		if !want[dir] {
+			delete(c.folders, dir)
+		}
+	}
+	for dir := range want {
+		f := c.folders[dir]
+		if f == nil {
+			f = &folder{}
+			c.folders[dir] = f
+		}
+		if c.watcher == nil || f.watched {
+			continue
+		}
+		if err := c.watcher.Add(dir); err != nil {
+			c.poll(err)
+			continue
+		}
+		f.watched, f.readAt = true, time.Time{}
+	}
+}
+
+// walk collects the folders below dir in which files could match parts, and those on the way.
+func (c *scanner) walk(dir string, parts []string, want map[string]bool) {
+	fi, err := c.r.fs.stat(dir)
+	if err != nil || !fi.IsDir() {
+		c.expand = true // it is waited for
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			c.r.fail(dir, err)
+		}
+		return
+	}
+	want[dir] = true
+	if len(parts) <= 1 && parts[0] != "**" {
+		return
+	}
+	entries, err := c.r.fs.readDir(dir)
+	if err != nil {
+		c.r.fail(dir, err)
+		return
+	}
+	c.r.ok(dir)
+	if parts[0] == "**" && len(parts) > 1 {
+		c.walk(dir, parts[1:], want)
+	}
+	for _, e := range entries {
+		sub := filepath.Join(dir, e.Name())
+		isDir := e.IsDir()
+		if e.Type()&os.ModeSymlink != 0 && parts[0] != "**" {
+			fi, err := c.r.fs.stat(sub)
+			isDir = err == nil && fi.IsDir()
+		}
+		switch {
+		case !isDir:
+		case parts[0] == "**":
+			c.walk(sub, parts, want)
+		case match(parts[0], e.Name()):
+			c.walk(sub, parts[1:], want)
+		}
+	}
+}
