@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stacktrail/stacktrail/agent/internal/pipeline"
@@ -122,12 +123,12 @@ func Load(src Source, reg *plugins.Registry) (*Config, error) {
 	if doc.Plugins.Kind() != conf.Invalid {
 		l.add(doc.Plugins.KeyFault("plugins in a process of their own are not built yet: remove this section"))
 	}
-	if !filepath.IsAbs(doc.Agent.StateDir) {
+	if !filepath.IsAbs(doc.Agent.StateDir) || strings.ContainsAny(doc.Agent.StateDir, "%{}") {
 		n, _ := root.Get("agent")
 		if at, ok := n.Get("state_dir"); ok {
 			n = at
 		}
-		l.add(n.Fault("state_dir %q is not absolute", doc.Agent.StateDir))
+		l.add(n.Fault("state_dir %q is no absolute path without %%, { and }", doc.Agent.StateDir))
 	}
 	if len(doc.Pipelines) == 0 && len(l.faults) == 0 {
 		n, _ := root.Get("pipelines")

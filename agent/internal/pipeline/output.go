@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -22,7 +23,7 @@ type output struct {
 	committer plugins.Committer // plug, if it can undo
 	dead      *deadLetter       // nil: none is wanted
 	log       *slog.Logger
-	encodes   bool // it asked for an encoder
+	dirty     *atomic.Bool // the pipeline's: something changed since the last snapshot
 	counters  Counters
 	fails     failures
 
@@ -213,6 +214,7 @@ func (o *output) finish(ctx context.Context, it *item) bool {
 	o.ledgers[it.stream].Settle(it.ticket)
 	delete(o.held, it)
 	o.mu.Unlock()
+	o.dirty.Store(true)
 	it.batch.Release()
 	return true
 }

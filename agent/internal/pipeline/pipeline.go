@@ -179,7 +179,7 @@ func (p *Pipeline) env(id string, c *Counters, f *failures) plugins.Env {
 
 func (p *Pipeline) addOutput(i int, c OutputConfig) error {
 	o := &output{
-		OutputConfig: c, index: i, log: p.log.With("id", c.ID), room: make(chan struct{}),
+		OutputConfig: c, index: i, log: p.log.With("id", c.ID), dirty: &p.dirty, room: make(chan struct{}),
 		ledgers: map[string]*ledger.Ledger{}, held: map[*item]struct{}{}, stable: stable{cursors: map[string]event.Position{}},
 	}
 	env := p.env(c.ID, &o.counters, &o.fails)

@@ -1,0 +1,304 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/stacktrail/stacktrail/agent/internal/checkpoint"
+	"github.com/stacktrail/stacktrail/agent/internal/config"
+	"github.com/stacktrail/stacktrail/agent/internal/pipeline"
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+type runOptions struct {
+	once        bool
+	strictState bool
+}
+
+// machine is a running agent.
+type machine struct {
+	cfg       *config.Config
+	log       *slog.Logger
+	store     *checkpoint.Store
+	pipelines []*pipeline.Pipeline
+	keptNode  string        // node id that was made up, kept in the checkpoint
+	asked     chan struct{} // somebody wants a checkpoint soon
+	saveFails bool          // the last checkpoint could not be stored
+}
+
+// runAgent runs a checked configuration until a signal ends it or, with once, all sources are read.
+func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
+	log := newLogger(cfg.Agent.Log)
+	limitMemory(int64(cfg.Agent.MemoryLimit))
+	for _, w := range cfg.Warnings {
+		log.Warn(w)
+	}
+	store, err := checkpoint.Open(cfg.Agent.StateDir)
+	if err != nil {
+		var locked *checkpoint.LockedError
+		if opt.once && errors.As(err, &locked) {
+			err = fmt.Errorf("%w: run --once with another agent.state_dir, or stop that agent", err)
+		}
+		return fail(exitFailure, err)
+	}
+	defer store.Close()
+	m := &machine{cfg: cfg, log: log, store: store, asked: make(chan struct{}, 1)}
+	snap, err := m.loadState(opt)
+	if err != nil {
+		return err
+	}
+	if err := m.build(snap, opt); err != nil {
+		return fail(exitFailure, err)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended, handled := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(handled)
+		m.signals(ended, stop)
+	}()
+	defer func() { close(ended); <-handled }()
+	began := time.Now()
+	for _, p := range m.pipelines {
+		if err := p.Start(ctx); err != nil {
+			return fail(exitFailure, err)
+		}
+	}
+	m.save(context.WithoutCancel(ctx), 0)
+	log.Info("started", "version", version, "pipelines", len(m.pipelines), "state_dir", cfg.Agent.StateDir)
+	var progress *progress
+	if opt.once {
+		progress = startProgress(os.Stderr, m.pipelines)
+	}
+	m.runAll(ctx)
+	progress.stop()
+	left := 0
+	for _, p := range m.pipelines {
+		for _, o := range p.Status().Outputs {
+			left += int(o.InFlight)
+		}
+		p.Close()
+	}
+	if opt.once {
+		report(os.Stderr, m.pipelines, time.Since(began))
+	}
+	if m.saveFails {
+		return fail(exitFailure, errors.New("the last positions could not be saved: what was sent since the last checkpoint will be sent again"))
+	}
+	if opt.once && left > 0 {
+		return fail(exitFailure, fmt.Errorf("%d events are left for the next start", left))
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// runAll runs the pipelines and saves their state on an interval, and at the end.
+func (m *machine) runAll(ctx context.Context) {
+	var pipelines, saver sync.WaitGroup
+	for _, p := range m.pipelines {
+		pipelines.Go(func() { p.Run(ctx) })
+	}
+	end := make(chan struct{})
+	saver.Go(func() { m.saveOnInterval(context.WithoutCancel(ctx), end) })
+	pipelines.Wait()
+	close(end)
+	saver.Wait()
+	// What the last interval's snapshot took may not be stored yet: tokens are taken anew only after one was.
+	if m.saveFails && !m.save(ctx, 0) {
+		return
+	}
+	m.saveFrom(func(p *pipeline.Pipeline) pipeline.Snapshot { return p.Final() })
+}
+
+func (m *machine) saveOnInterval(ctx context.Context, end <-chan struct{}) {
+	interval := m.cfg.Agent.CheckpointInterval
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-end:
+			return
+		case <-m.asked:
+			// New streams wait for it: no output is asked to sync.
+			m.save(ctx, 0)
+		case <-tick.C:
+			dirty := m.saveFails
+			for _, p := range m.pipelines {
+				dirty = p.Dirty() || dirty
+			}
+			if !dirty {
+				continue
+			}
+			wait := interval
+			if m.saveFails {
+				wait = 0
+			}
+			m.save(ctx, wait)
+		}
+	}
+}
+
+// save takes a snapshot and stores it. With wait 0 outputs are not asked for new tokens.
+func (m *machine) save(ctx context.Context, wait time.Duration) bool {
+	return m.saveFrom(func(p *pipeline.Pipeline) pipeline.Snapshot { return p.Snapshot(ctx, wait) })
+}
+
+// saveFrom stores what take says of every pipeline, and tells them once it is safe.
+func (m *machine) saveFrom(take func(*pipeline.Pipeline) pipeline.Snapshot) bool {
+	snap := &checkpoint.Snapshot{NodeID: m.keptNode, Written: time.Now().UTC(), Pipelines: map[string]checkpoint.Pipeline{}}
+	taken := make([]pipeline.Snapshot, len(m.pipelines))
+	for i, p := range m.pipelines {
+		taken[i] = take(p)
+		snap.Pipelines[m.cfg.Pipelines[i].Name] = taken[i].Pipeline
+	}
+	if err := m.store.Save(snap); err != nil {
+		if !m.saveFails {
+			m.log.Error("positions cannot be saved, will retry", "error", err)
+		}
+		m.saveFails = true
+		return false
+	}
+	if m.saveFails {
+		m.log.Info("positions are saved again")
+	}
+	m.saveFails = false
+	for i, p := range m.pipelines {
+		p.Stored(taken[i])
+	}
+	return true
+}
+
+// loadState reads the checkpoint.
+func (m *machine) loadState(opt runOptions) (*checkpoint.Snapshot, error) {
+	snap, damage, err := m.store.Load()
+	if err != nil {
+		var newer *checkpoint.NewerError
+		if errors.As(err, &newer) {
+			return nil, fail(exitState, err)
+		}
+		return nil, fail(exitFailure, err)
+	}
+	for _, d := range damage {
+		m.log.Error("checkpoint is damaged", "error", d)
+	}
+	if len(damage) > 0 && snap == nil {
+		if opt.strictState {
+			return nil, fail(exitState, errors.New("the checkpoint and the one before it are damaged, and --strict-state is set"))
+		}
+		m.log.Error("starting without any position: everything is read again")
+	}
+	if snap == nil {
+		snap = &checkpoint.Snapshot{}
+	}
+	return snap, nil
+}
+
+// build makes the pipelines.
+func (m *machine) build(snap *checkpoint.Snapshot, opt runOptions) error {
+	node := m.cfg.Agent.NodeID
+	if node == "" {
+		node, m.keptNode = nodeID(snap.NodeID)
+	}
+	var opts []event.PoolOption
+	if !m.cfg.KeepsNothing {
+		opts = append(opts, event.Forget)
+	}
+	pool := event.NewPool(int64(m.cfg.Agent.MemoryLimit), opts...)
+	for _, c := range m.cfg.Pipelines {
+		p, err := pipeline.New(c, pipeline.Deps{
+			Log: m.log, Pool: pool, NodeID: node, StateDir: m.cfg.Agent.StateDir, Once: opt.once,
+			StopTimeout: m.cfg.Agent.StopTimeout, DeadLetter: newDeadLetter, State: snap.Pipelines[c.Name],
+			RequestSnapshot: func() {
+				select {
+				case m.asked <- struct{}{}:
+				default:
+				}
+			},
+		})
+		if err != nil {
+			return fmt.Errorf("building pipeline %q: %w", c.Name, err)
+		}
+		m.pipelines = append(m.pipelines, p)
+	}
+	return nil
+}
+
+// nodeID returns the machine id, else the one that the checkpoint kept, else a new random one. kept is what the checkpoint has
+// to keep from now on.
+func nodeID(stored string) (id, kept string) {
+	if stored != "" {
+		return stored, stored
+	}
+	if b, err := os.ReadFile("/etc/machine-id"); err == nil {
+		if id := strings.TrimSpace(string(b)); len(id) == 32 {
+			return id, ""
+		}
+	}
+	b := make([]byte, 16)
+	rand.Read(b) //nolint:errcheck // it never fails: see crypto/rand
+	id = hex.EncodeToString(b)
+	return id, id
+}
+
+// signals handles signals until the agent has ended.
+func (m *machine) signals(ended <-chan struct{}, stop func()) {
+	ch := make(chan os.Signal, 8)
+	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
+	defer signal.Stop(ch)
+	stopping := false
+	for {
+		select {
+		case <-ended:
+			return
+		case s := <-ch:
+			switch s {
+			case syscall.SIGHUP:
+				m.log.Warn("reload is not built yet, HUP is ignored")
+			case syscall.SIGUSR1:
+				m.log.Info("reopening output files")
+				for _, p := range m.pipelines {
+					p.Reopen()
+				}
+			default:
+				if stopping {
+					m.log.Error("stopped at once by a second signal", "signal", s.String())
+					os.Exit(exitFailure)
+				}
+				stopping = true
+				m.log.Info("stopping", "signal", s.String(), "timeout", m.cfg.Agent.StopTimeout)
+				stop()
+			}
+		}
+	}
+}
+
+func newLogger(c config.Log) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		level = slog.LevelInfo // the configuration allows no other word
+	}
+	opt := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opt))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opt))
+}
+
+// limitMemory tells the garbage collector of memory_limit. Live data is a few MiB and most of it is recycled, so collections
+// are rare; GOMEMLIMIT and GOGC of the user go first.
+func limitMemory(limit int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit + limit/2)
+	}
+}
