@@ -1,0 +1,68 @@
+# `make demo` and `make test` are all a newcomer needs. CONTRIBUTING.md explains the rest.
+
+GO      ?= go
+BIN     := bin/stacktrail
+PKGS    := ./...
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X github.com/stacktrail/stacktrail/agent.version=$(VERSION)
+
+GOFUMPT  := $(GO) run mvdan.cc/gofumpt@v0.12.0
+GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: default build demo test unit race scripts kill fuzz bench soak lint fmt fmt-check vet clean need-go
+
+default: fmt-check vet lint unit
+
+# One line that says what is missing and how to get it.
+need-go:
+	@command -v $(GO) >/dev/null 2>&1 || { echo "stacktrail needs Go 1.25 or newer: https://go.dev/dl, or your distribution's package"; exit 1; }
+
+build: need-go
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./agent/cmd/stacktrail
+
+demo: build
+	@$(GO) run ./test/demo -agent $(BIN) -config configs/quickstart.yaml -logs test/testdata/real-logs
+
+# Everything that must hold.
+test: need-go fmt-check vet unit race scripts
+
+unit:
+	$(GO) test $(PKGS)
+
+race:
+	$(GO) test -race -tags poison $$($(GO) list ./... | grep -v /test/)
+
+# The real binary from outside: kills, memory, broken configurations, command line.
+scripts: build
+	STACKTRAIL_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m -tags blackbox ./test/scripts/...
+
+# Each fuzz target for 20 seconds.
+fuzz: need-go
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime 20s -fuzzminimizetime 100x $$pkg; \
+	  done; done
+
+bench: build
+	STACKTRAIL_BIN=$(CURDIR)/$(BIN) $(GO) run ./test/bench
+
+# Twenty seeds of random kills.
+soak: build
+	STACKTRAIL_BIN=$(CURDIR)/$(BIN) STACKTRAIL_SEEDS=20 $(GO) test -count=1 -timeout 60m -tags blackbox -run Kill ./test/scripts/...
+
+lint: need-go
+	$(GOLANGCI) run ./...
+
+fmt: need-go
+	$(GOFUMPT) -w .
+
+fmt-check: need-go
+	@out="$$($(GOFUMPT) -l .)"; test -z "$$out" || { echo "not formatted (make fmt mends it):"; echo "$$out"; exit 1; }
+
+vet: need-go
+	$(GO) vet ./...
+	$(GO) vet -tags blackbox,poison ./test/scripts/... ./plugins/...
+
+clean:
+	rm -rf bin
