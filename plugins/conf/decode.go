@@ -17,8 +17,8 @@ import (
 
 // Decode reads n strictly into a copy of defaults, which must be a struct (or a map or list), and returns the copy with all faults.
 // What n does not mention keeps its default; lists and maps that it mentions are replaced, not merged; defaults is never
-// changed. Below the root null empties a list, map or section and is a fault for anything else; as n itself null, like the
-// zero Node, stands for an empty section. With faults, the value holds what could be read.
+// changed. Null empties a list or map, stands for an empty section where there is one, and is a fault for anything else. The zero
+// Node as n is an empty section too. With faults, the value holds what could be read.
 func Decode[T any](n Node, defaults T) (T, Faults) {
 	out, faults := decode(n, reflect.ValueOf(&defaults).Elem())
 	return out.Interface().(T), faults
@@ -110,11 +110,11 @@ func (d *decoder) value(n Node, v reflect.Value, f field, item bool) {
 
 func (d *decoder) collection(n Node, v reflect.Value, f field, s shape) {
 	t := v.Type()
-	if n.IsNull() {
+	switch {
+	case n.IsNull() && s == shapeSection: // all that stands below it is commented out: the defaults hold
+		n.n = &node{kind: Section, file: n.File(), line: n.Line(), column: n.Column()}
+	case n.IsNull():
 		v.SetZero()
-		if s == shapeSection {
-			n.n = &node{kind: Section, file: n.File(), line: n.Line(), column: n.Column()}
-		}
 	}
 	switch {
 	case n.IsNull():

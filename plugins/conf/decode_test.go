@@ -266,7 +266,7 @@ func TestExplicitZeroAndEmptyBeatDefaults(t *testing.T) {
 	d.TLS = &tls{Cert: "c"}
 	got, faults = Decode(parse(t, "paths: ~\nset:\ntls:\nretry: ~\n"), d)
 	wantFaults(t, faults)
-	if got.Paths != nil || got.Set != nil || got.TLS != nil || got.Retry != (retry{}) {
+	if got.Paths != nil || got.Set != nil || got.TLS != nil || got.Retry != d.Retry {
 		t.Errorf("null left %+v", got)
 	}
 }
