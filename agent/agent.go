@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -29,6 +31,8 @@ func Main(specs ...plugins.Spec) {
 }
 
 func run(args []string, specs []plugins.Spec) int {
+	// A reader that goes away is an error of the write, not the end of the process.
+	signal.Ignore(syscall.SIGPIPE)
 	reg, err := plugins.NewRegistry(append(builtin(), specs...)...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "stacktrail:", err)

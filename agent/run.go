@@ -114,8 +114,8 @@ func (m *machine) runAll(ctx context.Context) {
 	pipelines.Wait()
 	close(end)
 	saver.Wait()
-	// What the last interval's snapshot took may not be stored yet: tokens are taken anew only after one was.
-	if m.saveFails && !m.save(ctx, 0) {
+	// Tokens that came too late for the last checkpoint are stored first: new ones are taken only then.
+	if !m.save(ctx, 0) {
 		return
 	}
 	m.saveFrom(func(p *pipeline.Pipeline) pipeline.Snapshot { return p.Final() })

@@ -628,3 +628,89 @@ func TestRotationNames(t *testing.T) {
 		}
 	}
 }
+
+func TestAnInodeThatIsUsedAgainIsAnotherFile(t *testing.T) { // R12
+	t.Parallel()
+	_, path := file1(t)
+	a := newFakeAgent(t)
+	c := testConfig(path)
+	n := 0
+	for range 30 { // the agent sees each file, but not how it goes
+		appendTo(t, path, textOf(n, n+10))
+		n += 10
+		r := start(t, a, c)
+		until(t, "lines", has(a, n))
+		r.stop()
+		a.crash()
+		must(t, os.Remove(path))
+	}
+	start(t, a, c)
+	for range 100 { // and here neither
+		appendTo(t, path, textOf(n, n+10))
+		n += 10
+		until(t, "lines", has(a, n))
+		must(t, os.Remove(path))
+	}
+	wantLines(t, a, n)
+}
+
+func TestAFolderMayBeReplaced(t *testing.T) { // R17
+	t.Parallel()
+	dir := t.TempDir()
+	logs := filepath.Join(dir, "logs")
+	path := filepath.Join(logs, "x.log")
+	must(t, os.Mkdir(logs, 0o755))
+	a := newFakeAgent(t)
+	appendTo(t, path, textOf(0, 10))
+	start(t, a, testConfig(filepath.Join(logs, "*.log")))
+	until(t, "first lines", has(a, 10))
+	for i := range 5 {
+		old := filepath.Join(dir, fmt.Sprint("old", i))
+		must(t, os.Rename(logs, old))
+		appendTo(t, filepath.Join(old, "x.log"), textOf(10+i*20, 20+i*20))
+		must(t, os.Mkdir(logs, 0o755))
+		appendTo(t, path, textOf(20+i*20, 30+i*20))
+		until(t, "lines of both", has(a, 30+i*20))
+	}
+	wantLines(t, a, 110)
+}
+
+func TestNotBeingAbleToLookIsNotGone(t *testing.T) { // R25, R28
+	t.Parallel()
+	dir, path := file1(t)
+	a := newFakeAgent(t)
+	appendTo(t, path, textOf(0, 10))
+	in := newInput(t, a, testConfig(filepath.Join(dir, "*.log")), false)
+	var broken atomic.Bool
+	real := in.fs
+	in.fs.readDir = func(p string) ([]os.DirEntry, error) {
+		if broken.Load() {
+			return nil, &os.PathError{Op: "open", Path: p, Err: syscall.EMFILE}
+		}
+		return real.readDir(p)
+	}
+	in.fs.stat = func(p string) (os.FileInfo, error) {
+		if broken.Load() {
+			return nil, &os.PathError{Op: "stat", Path: p, Err: syscall.EIO}
+		}
+		return real.stat(p)
+	}
+	startInput(t, a, in)
+	until(t, "first lines", has(a, 10))
+	broken.Store(true)
+	until(t, "the fault", func() bool { return strings.Contains(a.fault(path), "input/output error") })
+	for i := range 40 {
+		appendTo(t, path, textOf(10+i, 11+i))
+		until(t, "lines meanwhile", has(a, 11+i))
+	}
+	since := time.Now()
+	until(t, "the grace to pass", func() bool { return time.Since(since) > 500*time.Millisecond })
+	if n := a.drained(); n != 0 {
+		t.Errorf("%d streams were given up", n)
+	}
+	broken.Store(false)
+	until(t, "no fault", func() bool { return a.fault(path) == "" && a.fault(dir) == "" })
+	appendTo(t, path, textOf(50, 51))
+	until(t, "all lines", has(a, 51))
+	wantLines(t, a, 51)
+}

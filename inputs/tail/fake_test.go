@@ -322,13 +322,6 @@ func until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// pause lets d pass.
-func pause(d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	<-timer.C
-}
-
 func line(i int) string {
 	return fmt.Sprintf("<%08d %s>", i, strings.Repeat("x", 20+i*7%150))
 }

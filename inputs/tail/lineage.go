@@ -145,7 +145,7 @@ func (l *lineage) setHave(id fileID, have bool) {
 // at once.
 func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 	now := time.Now()
-	l.active = false
+	l.active, l.gated = false, false
 	l.take(ctx, now)
 	if err := l.identifyAll(ctx, now); err != nil {
 		return false, err
@@ -449,7 +449,10 @@ func (l *lineage) closing(f *file, now time.Time) bool {
 
 // identifyAll finds out what files hold whose content is not known so far.
 func (l *lineage) identifyAll(ctx context.Context, now time.Time) error {
-	for _, f := range slices.Clone(l.files) {
+	files := slices.Clone(l.files)
+	// Files that lie where the checkpoint saw them go first: copies are told by comparing with them.
+	slices.SortStableFunc(files, func(a, b *file) int { return l.placed(b) - l.placed(a) })
+	for _, f := range files {
 		if f.parked || f.s != nil {
 			continue
 		}
@@ -468,6 +471,16 @@ func (l *lineage) identifyAll(ctx context.Context, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// placed is 1 for a file with the inode of a stream that has no file, else 0.
+func (l *lineage) placed(f *file) int {
+	for _, s := range l.streams {
+		if s.file == nil && s.meta.Dev == f.id.dev && s.meta.Ino == f.id.ino {
+			return 1
+		}
+	}
+	return 0
 }
 
 func (l *lineage) identify(ctx context.Context, f *file, now time.Time) error {

@@ -196,11 +196,21 @@ func (c *scanner) scan() {
 			}
 			fi, err := c.r.fs.stat(path)
 			if err != nil {
-				if !errors.Is(err, os.ErrNotExist) && i >= 0 {
+				c.folders[dir].readAt = time.Time{}
+				if errors.Is(err, os.ErrNotExist) {
+					continue
+				}
+				if i >= 0 {
 					c.r.fail(path, err)
 				}
-				c.folders[dir].readAt = time.Time{}
+				// Not being able to look does not mean that it is gone.
+				if k := slices.IndexFunc(c.posted[l], func(e found) bool { return e.path == path }); l != nil && k >= 0 {
+					all = append(all, seen{c.posted[l][k], l, i})
+				}
 				continue
+			}
+			if i >= 0 {
+				c.r.ok(path)
 			}
 			mode := fi.Mode()
 			if mode.IsDir() {
@@ -365,14 +375,13 @@ func (c *scanner) list(dir string, now time.Time) []string {
 		f.mtime = fi.ModTime().UnixNano()
 	}
 	entries, err := c.r.fs.readDir(dir)
-	if err != nil {
-		f.names = nil
-		if errors.Is(err, os.ErrNotExist) {
-			c.expand = true
-		} else {
-			c.r.fail(dir, err)
-		}
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		f.names, c.expand = nil, true
 		return nil
+	case err != nil:
+		c.r.fail(dir, err)
+		return f.names // not being able to look does not mean that they are gone
 	}
 	c.r.ok(dir)
 	f.readAt = now
@@ -388,6 +397,7 @@ func (c *scanner) list(dir string, now time.Time) []string {
 // findFolders finds the folders that the patterns speak of and has the system tell of changes in them.
 func (c *scanner) findFolders(now time.Time) {
 	c.expand, c.found = false, now
+	clear(c.paths) // the scan that follows finds what is there
 	want := map[string]bool{}
 	for _, p := range c.r.cfg.Paths {
 		base, pattern := doublestar.SplitPattern(filepath.Clean(p))
@@ -398,7 +408,7 @@ func (c *scanner) findFolders(now time.Time) {
 		c.walk(base, parts, want)
 	}
 	for dir := range c.folders {
-		if !want[dir] {
+		if _, err := c.r.fs.stat(dir); !want[dir] && (err == nil || errors.Is(err, os.ErrNotExist)) {
 			delete(c.folders, dir)
 		}
 	}

@@ -46,7 +46,8 @@ type output struct {
 	pretty bool
 	enc    *schema.Encoder
 	w      writer
-	torn   bool // the last write ended within a record
+	turn   chan struct{} // holds one value; who has it may use what follows
+	torn   bool          // the last write ended within a record
 	buf    []byte
 	one    []byte
 	ends   []int // of each event in buf
@@ -54,7 +55,8 @@ type output struct {
 
 func build(c Config, env plugins.Env, w writer) *output {
 	opt := schema.EncodeOptions{Newline: !c.Pretty, EventID: c.EventID}
-	o := &output{pretty: c.Pretty, w: w}
+	o := &output{pretty: c.Pretty, w: w, turn: make(chan struct{}, 1)}
+	o.turn <- struct{}{}
 	if env.Encoder != nil {
 		o.enc = env.Encoder(opt)
 	} else {
@@ -71,6 +73,12 @@ func (o *output) Write(ctx context.Context, events []*event.Event) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	select {
+	case <-o.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { o.turn <- struct{}{} }()
 	o.buf, o.ends = o.buf[:0], o.ends[:0]
 	if o.torn {
 		o.buf = append(o.buf, '\n')
@@ -82,7 +90,7 @@ func (o *output) Write(ctx context.Context, events []*event.Event) error {
 	}
 	n, err := o.w.write(ctx, o.buf)
 	if cap(o.buf) > keepBuffer {
-		defer func() { o.buf = nil }()
+		o.buf = nil
 	}
 	if err == nil {
 		o.torn = false

@@ -39,6 +39,7 @@ type output struct {
 	lastErr  string
 	closed   bool
 	stable   stable // what a snapshot says
+	stored   int    // number of the last stable moment that is in a checkpoint
 }
 
 // stable is an output's state at a moment when no batch was partly written: tokens and cursors belong together.
@@ -46,6 +47,9 @@ type stable struct {
 	token     []byte
 	deadToken []byte
 	cursors   map[string]event.Position
+	// number counts the stable moments of the output; stored is the number of the last one that is safe on disk. Tokens are taken
+	// anew only when the last ones were stored: a plugin lets go of what older ones need.
+	number int
 }
 
 // item is a batch in the hands of one output.

@@ -294,11 +294,14 @@ func (r *runner) serveSnapshot() {
 	o.mu.Lock()
 	due := r.due
 	partly := len(r.queue) > 0 && r.queue[0].next > 0
+	stored := o.stored == o.stable.number
 	o.mu.Unlock()
 	if due == nil || partly {
 		return
 	}
-	o.commit()
+	if stored { // else the last answer came too late for its snapshot: it goes into this one
+		o.commit()
+	}
 	o.mu.Lock()
 	r.due = nil
 	o.mu.Unlock()

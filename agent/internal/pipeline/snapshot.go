@@ -12,7 +12,8 @@ import (
 // Snapshot is a pipeline's state for the checkpoint.
 type Snapshot struct {
 	checkpoint.Pipeline
-	fresh []*stream // streams that no checkpoint has named so far
+	fresh   []*stream // streams that no checkpoint has named so far
+	numbers []int     // of the outputs' stable moments
 }
 
 // Dirty reports whether anything changed since the last call, and forgets it.
@@ -78,6 +79,7 @@ func (p *Pipeline) gather(refresh bool) Snapshot {
 			o.commit()
 		}
 		stables[i] = o.stableNow()
+		s.numbers = append(s.numbers, stables[i].number)
 		s.Outputs[o.ID] = checkpoint.Output{Token: stables[i].token, DeadToken: stables[i].deadToken}
 	}
 	if p.dead != nil {
@@ -158,6 +160,7 @@ func (o *output) commit() {
 	for name, l := range o.ledgers {
 		now.cursors[name] = l.Position()
 	}
+	now.number = o.stable.number + 1
 	o.stable = now
 }
 
@@ -172,6 +175,11 @@ func (o *output) stableNow() stable {
 
 // Stored tells the pipeline that a snapshot is safe on disk: the first batches of its streams may pass.
 func (p *Pipeline) Stored(s Snapshot) {
+	for i, o := range p.outputs {
+		o.mu.Lock()
+		o.stored = s.numbers[i]
+		o.mu.Unlock()
+	}
 	for _, st := range s.fresh {
 		close(st.durable)
 	}
