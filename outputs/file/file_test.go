@@ -512,8 +512,9 @@ func TestPathsTakeTheTimeBefore(t *testing.T) {
 	if s := strings.Join(got, " "); s != "0506 0506 0102 0102 0104" {
 		t.Errorf("got %s", s)
 	}
-	r, tpl := renderer{}, &template{}
-	tpl, _ = parseTemplate("/x/%Y%m%d-%H%M-%j")
+	var r renderer
+	tpl, err := parseTemplate("/x/%Y%m%d-%H%M-%j")
+	must(t, err)
 	if got := string(r.render(tpl, &b.Events[0], time.Date(1969, 12, 31, 23, 59, 30, 0, time.UTC))); got != "19691231-2359-365" {
 		t.Errorf("got %s", got)
 	}

@@ -318,6 +318,9 @@ func slot(base, name string) (n int, gz, ok bool) {
 // looksRotated reports whether a name could be that of another file put aside or being compressed. A value must not
 // make one: a rotation would take the file away.
 func looksRotated(name []byte) bool {
+	if c := name[len(name)-1]; c != 'z' && c != 'p' && (c < '0' || c > '9') {
+		return false // most names, without an allocation
+	}
 	s := strings.TrimSuffix(string(name), ".gz")
 	if strings.HasSuffix(s, tempSuffix) {
 		return true

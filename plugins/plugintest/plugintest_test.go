@@ -287,10 +287,9 @@ func TestProcessorSuiteFindsEachFault(t *testing.T) {
 
 // fakeInput sends three lines of one stream in two batches.
 type fakeInput struct {
-	env    plugins.Env
-	fault  string
-	block  chan struct{}
-	opened event.Position
+	env   plugins.Env
+	fault string
+	block chan struct{}
 }
 
 var source = []string{"one", "two", "three"}
