@@ -11,8 +11,8 @@ import (
 
 // Events of the short run and what the long one has more, and the most allocations that each of these may cost.
 const (
-	allocBase   = 50_000
-	allocMore   = 100_000
+	allocBase   = 100_000
+	allocMore   = 200_000
 	allocLimit  = 0.05
 	allocConfig = `
 agent: {state_dir: %[1]s/state, node_id: test, memory_limit: 16MiB, log: {level: error}}

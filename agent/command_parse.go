@@ -117,8 +117,7 @@ func (p *parser) all(ctx context.Context, files []string) error {
 	if errors.Is(err, syscall.EPIPE) {
 		return nil // whoever reads has enough
 	}
-	var usage *usageError
-	if errors.As(err, &usage) {
+	if usage, ok := errors.AsType[*usageError](err); ok {
 		return usage
 	}
 	return fail(exitFailure, err)

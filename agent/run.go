@@ -52,7 +52,7 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 		}
 		return fail(exitFailure, err)
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }() // the lock goes with the process anyway
 	m := &machine{cfg: cfg, log: log, store: store, asked: make(chan struct{}, 1)}
 	snap, err := m.loadState(opt)
 	if err != nil {
@@ -183,8 +183,7 @@ func (m *machine) saveFrom(take func(*pipeline.Pipeline) pipeline.Snapshot) bool
 func (m *machine) loadState(opt runOptions) (*checkpoint.Snapshot, error) {
 	snap, damage, err := m.store.Load()
 	if err != nil {
-		var newer *checkpoint.NewerError
-		if errors.As(err, &newer) {
+		if _, ok := errors.AsType[*checkpoint.NewerError](err); ok {
 			return nil, fail(exitState, err)
 		}
 		return nil, fail(exitFailure, err)
@@ -246,7 +245,7 @@ func nodeID(stored string) (id, kept string) {
 		}
 	}
 	b := make([]byte, 16)
-	rand.Read(b) //nolint:errcheck // it never fails: see crypto/rand
+	_, _ = rand.Read(b) // it never fails: see crypto/rand
 	id = hex.EncodeToString(b)
 	return id, id
 }

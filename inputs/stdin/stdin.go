@@ -65,7 +65,7 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 	if err != nil {
 		return err
 	}
-	m.File("", time.Now())
+	m.File("", "", time.Now())
 	if in.cfg.ZoneIsGuessed() {
 		in.env.Log.Warn("timezone is Local, but neither TZ nor /etc/localtime says which zone that is: times without a zone are read as UTC")
 	}

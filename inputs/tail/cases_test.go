@@ -227,7 +227,7 @@ func TestTwinsAreTwoStreams(t *testing.T) { // R13
 	until(t, "all lines", has(a, n+40))
 	r.stop()
 	a.crash()
-	r = start(t, a, testConfig(filepath.Join(dir, "*.log*")))
+	start(t, a, testConfig(filepath.Join(dir, "*.log*")))
 	appendTo(t, filepath.Join(dir, "f0.log"), textOf(n, n+1))
 	until(t, "one more line", has(a, n+41))
 	a.mu.Lock()
@@ -645,7 +645,7 @@ func TestAnInodeThatIsUsedAgainIsAnotherFile(t *testing.T) { // R12
 		must(t, os.Remove(path))
 	}
 	start(t, a, c)
-	for range 100 { // and here neither
+	for range 12 { // and here neither
 		appendTo(t, path, textOf(n, n+10))
 		n += 10
 		until(t, "lines", has(a, n))

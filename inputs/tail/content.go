@@ -189,9 +189,9 @@ func (c *gzipped) more(off int64) {
 
 func (c *gzipped) fail(err error) {
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF), err == io.EOF && c.z == nil: // a header cut short
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF) && c.z == nil: // a header cut short
 		err = errCut
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 	default:
 		err = fmt.Errorf("decompressing: %w", err)
 	}
@@ -202,7 +202,7 @@ func (c *gzipped) fail(err error) {
 }
 
 func (c *gzipped) end() (int64, bool, error) {
-	if c.err == io.EOF {
+	if errors.Is(c.err, io.EOF) {
 		return c.at + int64(len(c.buf)), true, nil
 	}
 	return 0, false, nil
@@ -218,7 +218,7 @@ func sumBefore(ctx context.Context, c content, off int64, scratch []byte) (sum u
 	if int64(got) == n {
 		return xxh3.Hash(scratch[:n]), true, nil
 	}
-	if err == io.EOF || errors.Is(err, errCut) {
+	if errors.Is(err, io.EOF) || errors.Is(err, errCut) {
 		return 0, false, nil
 	}
 	return 0, false, err
@@ -227,7 +227,7 @@ func sumBefore(ctx context.Context, c content, off int64, scratch []byte) (sum u
 // headOf reads the first line with its newline, up to 1 KiB. whole is false while there is less than that.
 func headOf(ctx context.Context, c content, scratch []byte) (head []byte, whole bool, err error) {
 	n, err := c.readAt(ctx, scratch[:proof], 0)
-	if err == io.EOF || errors.Is(err, errCut) {
+	if errors.Is(err, io.EOF) || errors.Is(err, errCut) {
 		err = nil
 	}
 	head = scratch[:n]

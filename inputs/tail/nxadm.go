@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -192,12 +193,7 @@ func agrees(ctx context.Context, c content, off int64, line string, buf []byte) 
 func (l *lineage) completeLine(ctx context.Context, f *file) bool {
 	buf := l.w.x.block()
 	n, _ := f.c.readAt(ctx, buf, f.s.pos)
-	for _, b := range buf[:n] {
-		if b == '\n' {
-			return true
-		}
-	}
-	return n == len(buf)
+	return n == len(buf) || bytes.IndexByte(buf[:n], '\n') >= 0
 }
 
 // pipe starts to follow a named pipe. The scanner calls it at each sight of one.
@@ -238,7 +234,7 @@ func (r *run) pipe(path string) {
 }
 
 // followPipe reads a named pipe until the run ends or it fails. fatal says that the error is the pipeline's, not the pipe's.
-func (r *run) followPipe(ctx context.Context, path string, s *stream) (err error, fatal bool) { //nolint:revive // the error is the result, not a failure
+func (r *run) followPipe(ctx context.Context, path string, s *stream) (fault error, fatal bool) {
 	// Reading and writing: there is always a writer then, so that the pipe never ends and opening it never waits.
 	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -250,7 +246,7 @@ func (r *run) followPipe(ctx context.Context, path string, s *stream) (err error
 		if s.maker, err = r.newMaker(); err != nil {
 			return err, true
 		}
-		s.maker.File(path, time.Now())
+		s.maker.File(path, path, time.Now())
 	}
 	if !s.opened {
 		p, err := r.env.Streams.Open(ctx, s.entry())

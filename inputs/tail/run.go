@@ -319,6 +319,22 @@ func (l *lineage) wants() bool {
 	return l.again
 }
 
+// wantsScan reports, once, whether the lineage needs a scan's result although nothing changed.
+func (l *lineage) wantsScan() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.rescan
+	l.rescan = false
+	return was
+}
+
+// askScan has the next scan's result handed over even if nothing changed.
+func (l *lineage) askScan() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rescan = true
+}
+
 // finishOnce says, in once mode, that the lineage is read.
 func (l *lineage) finishOnce() {
 	l.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,8 +52,19 @@ func (y system) siblings(key string) ([]string, error) {
 type folder struct {
 	mtime   int64
 	readAt  time.Time
-	names   []string
+	names   []*name
 	watched bool
+}
+
+// name is a file in a folder, with what does not change from scan to scan.
+type name struct {
+	name, path string
+	lineage    string // key
+	rank       int    // the first pattern that matches, or -1
+	sibling    bool   // its lineage's own path is matched
+	link       bool
+	seen       bool  // last holds what the last scan saw
+	last       found // without opened
 }
 
 // scanner finds files and says which lineage they belong to. It is used from one goroutine.
@@ -66,14 +78,14 @@ type scanner struct {
 	empty   map[string]bool     // patterns without a match, said already
 	polling bool                // said that changes are not told
 	posted  map[*lineage][]found
-	missed  map[string]bool
 	first   bool
+	changed bool // something is not as the last scan saw it
 }
 
 func newScanner(r *run) *scanner {
 	c := &scanner{
 		r: r, folders: map[string]*folder{}, expand: true, paths: map[string]*lineage{}, empty: map[string]bool{},
-		posted: map[*lineage][]found{}, missed: map[string]bool{}, first: true,
+		posted: map[*lineage][]found{}, first: true, changed: true,
 	}
 	if !r.env.Once {
 		w, err := fsnotify.NewWatcher()
@@ -180,60 +192,67 @@ func (c *scanner) scan() {
 	}
 	type seen struct {
 		found
+		name    *name
 		lineage *lineage
-		rank    int
 	}
-	var all []seen
+	all := make([]seen, 0, len(c.paths))
 	matchedPattern := make([]bool, len(c.r.cfg.Paths))
 	for dir := range c.folders {
-		for _, name := range c.list(dir, now) {
-			path := filepath.Join(dir, name)
-			i := c.r.pattern(path)
-			key := lineageOf(path)
-			l := c.r.lineages[key]
-			if i < 0 && l == nil && !c.r.matches(key) {
+		for _, n := range c.list(dir, now) {
+			l := c.r.lineages[n.lineage]
+			if n.rank < 0 && l == nil && !n.sibling {
 				continue
 			}
-			fi, err := c.r.fs.stat(path)
+			fi, err := c.r.fs.stat(n.path)
 			if err != nil {
 				c.folders[dir].readAt = time.Time{}
 				if errors.Is(err, os.ErrNotExist) {
+					c.changed = c.changed || n.seen
+					n.seen = false
 					continue
 				}
-				if i >= 0 {
-					c.r.fail(path, err)
+				if n.rank >= 0 {
+					c.r.fail(n.path, err)
 				}
-				// Not being able to look does not mean that it is gone.
-				if k := slices.IndexFunc(c.posted[l], func(e found) bool { return e.path == path }); l != nil && k >= 0 {
-					all = append(all, seen{c.posted[l][k], l, i})
-				}
-				continue
-			}
-			if i >= 0 {
-				c.r.ok(path)
-			}
-			mode := fi.Mode()
-			if mode.IsDir() {
-				continue
-			}
-			if i >= 0 {
-				matchedPattern[i] = true
-			}
-			if mode&os.ModeNamedPipe != 0 {
-				if i >= 0 {
-					c.r.pipe(path)
+				if n.seen { // not being able to look does not mean that it is gone
+					all = append(all, seen{n.last, n, l})
 				}
 				continue
 			}
-			if !mode.IsRegular() {
-				if i >= 0 {
-					c.r.fail(path, fmt.Errorf("reading %s: it is no regular file and no named pipe", path))
+			if n.rank >= 0 {
+				c.r.ok(n.path)
+				matchedPattern[n.rank] = true
+			}
+			if mode := fi.Mode(); !mode.IsRegular() {
+				switch {
+				case n.rank < 0 || mode.IsDir():
+				case mode&os.ModeNamedPipe != 0:
+					c.r.pipe(n.path)
+				default:
+					c.r.fail(n.path, fmt.Errorf("reading %s: it is no regular file and no named pipe", n.path))
 				}
+				c.changed = c.changed || n.seen
+				n.seen = false
 				continue
 			}
-			all = append(all, seen{found{id: idOf(fi), path: path, stamp: stampOf(fi), matched: i >= 0}, l, i})
+			at := found{id: idOf(fi), path: n.path, stamp: stampOf(fi), matched: n.rank >= 0}
+			c.changed = c.changed || !n.seen || at != n.last
+			n.seen, n.last = true, at
+			all = append(all, seen{at, n, l})
 		}
 	}
+	for _, l := range c.r.lineages {
+		c.changed = l.wantsScan() || c.changed
+	}
+	if !c.changed {
+		for _, l := range c.r.lineages {
+			if l.wants() {
+				c.r.wake(l)
+			}
+		}
+		return
+	}
+	c.changed = false
 	// One file, one stream: of several paths to it the one counts at which it is known, else the first pattern's.
 	slices.SortFunc(all, func(a, b seen) int {
 		switch {
@@ -242,15 +261,12 @@ func (c *scanner) scan() {
 				return -1
 			}
 			return 1
-		case a.rank != b.rank:
-			return a.rank - b.rank
+		case a.name.rank != b.name.rank:
+			return a.name.rank - b.name.rank
 		}
 		return strings.Compare(a.path, b.path)
 	})
-	owner := map[fileID]*lineage{}
-	for id, l := range c.r.owners {
-		owner[id] = l
-	}
+	owner := maps.Clone(c.r.owners)
 	result := map[*lineage][]found{}
 	taken := map[fileID]bool{}
 	for pass := range 2 {
@@ -261,10 +277,10 @@ func (c *scanner) scan() {
 			l := owner[e.id]
 			if l == nil {
 				if l = e.lineage; l == nil && e.matched {
-					l = c.r.lineage(lineageOf(e.path))
+					l = c.r.lineage(e.name.lineage)
 				}
 			}
-			if l == nil || !e.matched && lineageOf(e.path) != l.key {
+			if l == nil || !e.matched && e.name.lineage != l.key {
 				continue
 			}
 			if pass == 0 && c.r.place[e.id] != e.path && c.r.place[e.id] != "" {
@@ -274,6 +290,7 @@ func (c *scanner) scan() {
 			if e.matched && !l.knows(e.id) {
 				e.opened = c.open(e.path, e.id)
 				if e.opened == nil {
+					c.changed = true // tried again at the next scan
 					continue
 				}
 				l.setHave(e.id, true)
@@ -282,7 +299,7 @@ func (c *scanner) scan() {
 			c.r.place[e.id] = e.path
 			result[l] = append(result[l], e.found)
 			c.paths[e.path] = l
-			if fi, err := os.Lstat(e.path); err == nil && fi.Mode()&os.ModeSymlink != 0 {
+			if e.name.link {
 				c.link(e.path, l)
 			}
 		}
@@ -364,7 +381,7 @@ func (c *scanner) link(path string, l *lineage) {
 }
 
 // list returns the names in a folder, which it reads again only when it changed.
-func (c *scanner) list(dir string, now time.Time) []string {
+func (c *scanner) list(dir string, now time.Time) []*name {
 	f := c.folders[dir]
 	// A change within the clock's tick after the last reading may not show in the modification time.
 	if !f.readAt.IsZero() && f.readAt.Sub(time.Unix(0, f.mtime)) > time.Second {
@@ -377,6 +394,7 @@ func (c *scanner) list(dir string, now time.Time) []string {
 	entries, err := c.r.fs.readDir(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
+		c.changed = c.changed || len(f.names) > 0
 		f.names, c.expand = nil, true
 		return nil
 	case err != nil:
@@ -385,11 +403,27 @@ func (c *scanner) list(dir string, now time.Time) []string {
 	}
 	c.r.ok(dir)
 	f.readAt = now
+	old := make(map[string]*name, len(f.names))
+	for _, n := range f.names {
+		old[n.name] = n
+	}
 	f.names = f.names[:0]
 	for _, e := range entries {
-		if !e.IsDir() {
-			f.names = append(f.names, e.Name())
+		if e.IsDir() {
+			continue
 		}
+		n := old[e.Name()]
+		delete(old, e.Name())
+		link := e.Type()&os.ModeSymlink != 0
+		if n == nil || n.link != link {
+			path := filepath.Join(dir, e.Name())
+			n = &name{name: e.Name(), path: path, lineage: lineageOf(path), rank: c.r.pattern(path), link: link}
+			n.sibling = c.r.matches(n.lineage)
+		}
+		f.names = append(f.names, n)
+	}
+	for _, n := range old {
+		c.changed = c.changed || n.seen
 	}
 	return f.names
 }
@@ -398,6 +432,7 @@ func (c *scanner) list(dir string, now time.Time) []string {
 func (c *scanner) findFolders(now time.Time) {
 	c.expand, c.found = false, now
 	clear(c.paths) // the scan that follows finds what is there
+	c.changed = true
 	want := map[string]bool{}
 	for _, p := range c.r.cfg.Paths {
 		base, pattern := doublestar.SplitPattern(filepath.Clean(p))
@@ -408,7 +443,11 @@ func (c *scanner) findFolders(now time.Time) {
 		c.walk(base, parts, want)
 	}
 	for dir := range c.folders {
-		if _, err := c.r.fs.stat(dir); !want[dir] && (err == nil || errors.Is(err, os.ErrNotExist)) {
+		if want[dir] {
+			continue
+		}
+		if _, err := c.r.fs.stat(dir); err == nil || errors.Is(err, os.ErrNotExist) {
+			c.changed = true
 			delete(c.folders, dir)
 		}
 	}

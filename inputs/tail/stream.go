@@ -232,7 +232,7 @@ func (s *stream) block(ctx context.Context, pool *event.Pool, c content, n int, 
 	buf := b.Arena().Block(n)
 	got, err := c.readAt(ctx, buf, s.pos)
 	ends := s.pos+int64(got) >= end
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err, ends = nil, true
 	}
 	cut := errors.Is(err, errCut)
@@ -295,8 +295,8 @@ func (s *stream) unchanged(ctx context.Context, c content, x *scratch) (before [
 	n := int(min(s.pos, proof))
 	before = x.proof[:n]
 	got, err := c.readAt(ctx, before, s.pos-int64(n))
-	if err != nil && (got < n || err != io.EOF && !errors.Is(err, errCut)) {
-		if err == io.EOF {
+	if err != nil && (got < n || !errors.Is(err, io.EOF) && !errors.Is(err, errCut)) {
+		if errors.Is(err, io.EOF) {
 			return nil, false, nil
 		}
 		return nil, false, err
@@ -314,7 +314,7 @@ func (s *stream) unchanged(ctx context.Context, c content, x *scratch) (before [
 	head := x.proof[proof : proof+size]
 	got, err = c.readAt(ctx, head, 0)
 	if got < size {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = nil
 		}
 		return nil, false, err
@@ -341,7 +341,7 @@ func (s *stream) longLine(ctx context.Context, pool *event.Pool, c content, end 
 		p := scan[:min(int64(len(scan)), end-s.clear)]
 		got, err := c.readAt(ctx, p, s.clear)
 		cut := errors.Is(err, errCut)
-		if err != nil && err != io.EOF && !cut {
+		if err != nil && !errors.Is(err, io.EOF) && !cut {
 			return nil, atEnd, err
 		}
 		if i := bytes.IndexByte(p[:got], '\n'); i >= 0 {
@@ -353,7 +353,7 @@ func (s *stream) longLine(ctx context.Context, pool *event.Pool, c content, end 
 		if cut {
 			return nil, atEnd, errCut
 		}
-		ends = err == io.EOF || s.clear >= end
+		ends = errors.Is(err, io.EOF) || s.clear >= end
 	}
 	if newline < 0 && !ends {
 		_, same, err := s.unchanged(ctx, c, x)
@@ -393,7 +393,7 @@ func (s *stream) cutLine(ctx context.Context, pool *event.Pool, c content, next 
 	got, err := c.readAt(ctx, buf, s.pos)
 	if got < n {
 		b.Release()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil, changed, nil
 		}
 		return nil, atEnd, err
@@ -423,7 +423,7 @@ const primeBack = 64 << 10
 
 // prime tells the parser what it reads, and shows it what stands before the place to read from.
 func (s *stream) prime(ctx context.Context, c content, mtime time.Time, x *scratch) error {
-	s.maker.File(s.meta.Path, mtime)
+	s.maker.File(s.meta.Path, s.meta.File, mtime)
 	n := min(s.pos, primeBack)
 	if n == 0 {
 		s.fileAt = mtime
@@ -458,7 +458,7 @@ func (s *stream) matches(ctx context.Context, c content, off int64, sum uint64, 
 	}
 	got, err := c.readAt(ctx, x.proof[:size], 0)
 	if got < size {
-		if err == io.EOF || errors.Is(err, errCut) {
+		if errors.Is(err, io.EOF) || errors.Is(err, errCut) {
 			return differs, nil
 		}
 		return differs, err

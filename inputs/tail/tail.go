@@ -4,7 +4,7 @@
 // A stream is a log file's content, wherever it lies: its name comes from its first line, and what proves a place in it is the
 // content before that place. Device, inode and path only find it again (content.go, stream.go). Files whose names differ only
 // in what rotation appends form a lineage, which one goroutine at a time takes care of: it finds out what a file holds, in
-// what order files are read, and when one is done (lineage.go). A scanner finds files and keeps them open (scan.go). Named
+// what order files are read, and when one is done (lineage.go, identify.go, orphans.go, read.go). A scanner finds files and keeps them open (scan.go). Named
 // pipes, and files if the user wants it, are read by another engine (nxadm.go).
 package tail
 

@@ -135,8 +135,7 @@ func TestFullDiskTearsAndDoublesNothing(t *testing.T) {
 			todo[1], todo[4] = todo[4], todo[1]
 			for range 3 {
 				err := o.Write(context.Background(), todo)
-				var part *plugins.PartialError
-				if errors.As(err, &part) {
+				if part, ok := errors.AsType[*plugins.PartialError](err); ok {
 					var rest []*event.Event
 					for i, e := range todo {
 						if cause := part.Failed[i]; cause != nil {

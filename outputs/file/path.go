@@ -159,7 +159,7 @@ func (t *template) confine() error {
 		t.parts = t.parts[1:]
 	}
 	if t.base == "/" && !t.static {
-		return fmt.Errorf("column 2: a directory must come before the first field or date: values stay below it")
+		return errors.New("column 2: a directory must come before the first field or date: values stay below it")
 	}
 	for _, p := range t.parts {
 		switch {

@@ -91,7 +91,7 @@ func TestTornWritesAreEndedAndCountedExactly(t *testing.T) {
 		}
 		var got []string
 		broken := 0
-		for _, l := range strings.Split(strings.TrimSuffix(w.String(), "\n"), "\n") {
+		for l := range strings.SplitSeq(strings.TrimSuffix(w.String(), "\n"), "\n") {
 			if strings.HasSuffix(l, "}") && strings.HasPrefix(l, "{") && (len(got) == len(want) || l == want[len(got)]) {
 				got = append(got, l)
 			} else {

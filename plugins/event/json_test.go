@@ -58,7 +58,7 @@ func TestTimesAndSecondsAreExact(t *testing.T) {
 			t.Fatalf("TimeEncoder gives %s, want %s", got, want)
 		}
 		d := time.Duration(r.Int64N(1 << r.IntN(62)))
-		var f json.Number = json.Number(AppendSeconds(nil, d))
+		f := json.Number(AppendSeconds(nil, d))
 		if back, err := time.ParseDuration(f.String() + "s"); err != nil || back != d {
 			t.Fatalf("%d ns become %s s, which is %d ns (%v)", d, f, back, err)
 		}

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -50,7 +51,7 @@ func TestCommitsOnlyTheContiguousPrefix(t *testing.T) {
 				t.Fatalf("seed %d: position %d head %d, want %d and %d", seed, l.Position().Seq, l.Head().Seq, m.position(), at)
 			}
 			left := 0
-			for i := len(m.done) - 1; i >= 0; i-- {
+			for i := range slices.Backward(m.done) {
 				if m.to[i] > m.position() {
 					left++
 				}

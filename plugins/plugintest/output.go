@@ -46,8 +46,7 @@ func write(ctx context.Context, t testing.TB, out plugins.Output, b *event.Batch
 			break
 		}
 	}
-	var partial *plugins.PartialError
-	if errors.As(err, &partial) {
+	if partial, ok := errors.AsType[*plugins.PartialError](err); ok {
 		if len(partial.Failed) == 0 {
 			t.Errorf("Write returned a PartialError without a failed event")
 		}

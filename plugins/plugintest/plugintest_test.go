@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -239,7 +240,7 @@ func TestProcessorSuiteFindsEachFault(t *testing.T) {
 			return func(b *event.Batch) error {
 				for i := range b.Events {
 					if !b.Events[i].Dropped {
-						b.Events[i].Service = fmt.Sprint(mine)
+						b.Events[i].Service = strconv.Itoa(mine)
 					}
 				}
 				return nil

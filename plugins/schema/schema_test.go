@@ -77,7 +77,7 @@ func TestEveryFieldIsSetReadUnsetAndEncoded(t *testing.T) {
 			t.Errorf("%s is encoded as %v in %v", f.Name, m[f.Name], m)
 		}
 		for _, k := range []event.Kind{event.String, event.Int, event.Bool, event.Time, event.List, event.Object} {
-			if k != f.Type && !(k == event.Int && f.Type == event.Float) && f.Set(e, sampleValue(k)) {
+			if k != f.Type && (k != event.Int || f.Type != event.Float) && f.Set(e, sampleValue(k)) {
 				t.Errorf("%s takes a %s", f.Name, k)
 			}
 		}

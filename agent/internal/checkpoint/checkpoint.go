@@ -106,7 +106,7 @@ func Open(dir string) (*Store, error) {
 		return nil, fmt.Errorf("opening the lock of the state directory: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer f.Close()
+		defer func() { _ = f.Close() }() // nothing was written through it
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("locking the state directory %s: %w", dir, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"reflect"
 	"regexp"
 	"slices"
@@ -298,17 +299,13 @@ func build[P any](spec plugins.Spec, cfg any, env plugins.Env) (p P, err error) 
 
 func define(fields map[string]event.Kind, cfg any) {
 	if d, ok := cfg.(plugins.FieldDefiner); ok {
-		for name, kind := range d.DefinedFields() {
-			fields[name] = kind
-		}
+		maps.Copy(fields, d.DefinedFields())
 	}
 }
 
 func clone(m map[string]event.Kind) map[string]event.Kind {
 	c := make(map[string]event.Kind, len(m))
-	for k, v := range m {
-		c[k] = v
-	}
+	maps.Copy(c, m)
 	return c
 }
 

@@ -201,11 +201,11 @@ func newRig(t *testing.T, cfg Config) *rig {
 
 // start builds and starts a pipeline on what the state says, and stores its snapshots until the returned function is called.
 // That one takes a last one if final is set.
-func (r *rig) start(ctx context.Context, once bool, every time.Duration) (p *Pipeline, finish func(final bool)) {
+func (r *rig) start(ctx context.Context, every time.Duration) (p *Pipeline, finish func(final bool)) {
 	r.t.Helper()
 	asked := make(chan struct{}, 1)
 	p, err := New(r.cfg, Deps{
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: r.pool, NodeID: "node", StateDir: "/state", Once: once,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: r.pool, NodeID: "node", StateDir: "/state", Once: true,
 		StopTimeout: r.stop, State: r.state,
 		DeadLetter: func(path string, _ plugins.Env) (plugins.Committer, error) {
 			if r.dead[path] == nil {
@@ -261,7 +261,7 @@ func (r *rig) start(ctx context.Context, once bool, every time.Duration) (p *Pip
 func (r *rig) runOnce() *Pipeline {
 	r.t.Helper()
 	ctx := context.Background()
-	p, finish := r.start(ctx, true, time.Millisecond)
+	p, finish := r.start(ctx, time.Millisecond)
 	p.Run(ctx)
 	finish(true)
 	return p

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -39,7 +40,7 @@ func TestCrashesLoseAndDoubleNothingAtAnOutputThatCanUndo(t *testing.T) {
 		for range 6 { // a crash: the pipeline is cut off, and only what was stored last is known
 			ctx, crash := context.WithCancel(context.Background())
 			r.stop = 0
-			p, finish := r.start(ctx, true, 200*time.Microsecond)
+			p, finish := r.start(ctx, 200*time.Microsecond)
 			done := make(chan struct{})
 			go func() { p.Run(ctx); close(done) }()
 			limit := len(one.all()) + rnd.IntN(n)
@@ -91,7 +92,7 @@ func TestAnOutputThatIsBehindGetsJustWhatItLacks(t *testing.T) {
 	}})
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = 20 * time.Millisecond
-	p, finish := r.start(ctx, true, time.Millisecond)
+	p, finish := r.start(ctx, time.Millisecond)
 	done := make(chan struct{})
 	go func() { p.Run(ctx); close(done) }()
 	for len(one.all()) < n {
@@ -160,10 +161,8 @@ func TestAnswersOfAnOutput(t *testing.T) {
 			return &plugins.PartialError{Failed: failed}
 		}},
 		"permanent": {dies: true, answer: func(_ *int, events []*event.Event) error {
-			for _, e := range events {
-				if bad(e) {
-					return &plugins.PermanentError{Err: errors.New("bad document")}
-				}
+			if slices.ContainsFunc(events, bad) {
+				return &plugins.PermanentError{Err: errors.New("bad document")}
 			}
 			return nil
 		}},
@@ -240,7 +239,7 @@ func TestFullQueueDropsAndCounts(t *testing.T) {
 		outputConfig("fast", plain(one, nil)), slow,
 	}})
 	ctx := context.Background()
-	p, finish := r.start(ctx, true, time.Millisecond)
+	p, finish := r.start(ctx, time.Millisecond)
 	done := make(chan struct{})
 	go func() { p.Run(ctx); close(done) }()
 	for len(one.all()) < n {
@@ -291,7 +290,7 @@ func TestAccountsBalanceAtEveryMoment(t *testing.T) {
 		}}},
 	})
 	ctx := context.Background()
-	p, finish := r.start(ctx, true, time.Millisecond)
+	p, finish := r.start(ctx, time.Millisecond)
 	done := make(chan struct{})
 	go func() { p.Run(ctx); close(done) }()
 	looked := 0
@@ -377,11 +376,11 @@ func TestKeepsTheTailWhenAStreamCannotBeReadAgain(t *testing.T) {
 	f := &far{}
 	in := &numbers{streams: []string{"s"}, n: n, batch: 20, gone: map[string]bool{}}
 	r := newRig(t, Config{Name: "p", Inputs: []InputConfig{inputConfig(in)}, Outputs: []OutputConfig{outputConfig("o", undoing(f, nil))}})
-	p, finish := r.start(context.Background(), true, time.Hour) // no snapshot but the one that names the stream
+	p, finish := r.start(context.Background(), time.Hour) // no snapshot but the one that names the stream
 	p.Run(context.Background())
 	finish(false)
 	in.gone["s"] = true
-	_, finish = r.start(context.Background(), true, time.Hour)
+	_, finish = r.start(context.Background(), time.Hour)
 	finish(false)
 	if len(f.all()) != n {
 		t.Errorf("%d records are left of %d: they were cut off although they cannot be read again", len(f.all()), n)

@@ -143,8 +143,7 @@ func (r *runner) deliver(ctx context.Context, evs []*event.Event, its []*item) b
 		var partial *plugins.PartialError
 		var permanent *plugins.PermanentError
 		var throttle *plugins.ThrottleError
-		var panicked *panicError
-		if errors.As(err, &panicked) {
+		if _, ok := errors.AsType[*panicError](err); ok {
 			panics++
 		}
 		wait := time.Duration(0)

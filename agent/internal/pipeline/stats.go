@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"maps"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -124,8 +125,6 @@ func (f *failures) all() map[string]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m := make(map[string]string, len(f.m))
-	for k, v := range f.m {
-		m[k] = v
-	}
+	maps.Copy(m, f.m)
 	return m
 }

@@ -66,7 +66,7 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 		}
 		return p.apacheCut(l.request, &l, e)
 	}
-	if l.status, l.hasStatus = status3(status); !l.hasStatus && !(proxy && status == "-1") {
+	if l.status, l.hasStatus = status3(status); !l.hasStatus && (!proxy || status != "-1") {
 		return Unparsed
 	}
 	size, rest, more := field(rest)

@@ -28,7 +28,7 @@ func (p *Parser) requestlog(s string, which loggerKind, e *event.Event) Verdict 
 		return Unparsed
 	}
 	client := s[:q-1]
-	t, _, ok := requestTail(s)
+	t, ok := requestTail(s)
 	if !ok || t.quote <= q || t.timed != (f == novaRequestlog) {
 		if !p.enabled(f) || !p.cutRequest(e, s[q+1:], false) {
 			return Unparsed
@@ -86,28 +86,28 @@ func requestQuote(s string) int {
 	return -1
 }
 
-// requestTail reads the fixed tail of a request log's line from its end; i is where the tail's first value begins.
-func requestTail(s string) (t statusTail, i int, ok bool) {
+// requestTail reads the fixed tail of a request log's line from its end.
+func requestTail(s string) (t statusTail, ok bool) {
 	end := len(s)
 	if v, i, ok := keyed(s, end, " time: "); ok {
 		var decimals int
 		if t.took, decimals, ok = seconds(v); !ok || decimals < 6 {
-			return t, 0, false
+			return t, false
 		}
 		t.timed = true
 		end = i
 	}
 	v, i, ok := keyed(s, end, " microversion: ")
 	if !ok {
-		return t, 0, false
+		return t, false
 	}
 	t.version = v
-	return t, i, t.lengthAndStatus(s, i) && t.spaces == 1
+	return t, t.lengthAndStatus(s, i) && t.spaces == 1
 }
 
 // endsRequest reports whether a line ends as a request log's line does.
 func endsRequest(s string) bool {
-	_, _, ok := requestTail(s)
+	_, ok := requestTail(s)
 	return ok
 }
 

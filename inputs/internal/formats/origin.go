@@ -154,8 +154,8 @@ func (p *Parser) lookLogger(name string) *loggerMemory {
 	}
 	m.which, m.from = anyLogger, origin{}
 	root := name
-	if i := strings.IndexByte(name, '.'); i >= 0 {
-		root = name[:i]
+	if before, _, ok := strings.Cut(name, "."); ok {
+		root = before
 	}
 	if o, ok := byProject(root); ok {
 		m.from = o
@@ -310,8 +310,8 @@ func originOfPath(path string) origin {
 }
 
 func firstSegment(s string) string {
-	if i := strings.IndexByte(s, '/'); i >= 0 {
-		return s[:i]
+	if before, _, ok := strings.Cut(s, "/"); ok {
+		return before
 	}
 	return s
 }

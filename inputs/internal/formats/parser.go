@@ -4,6 +4,7 @@
 package formats
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -113,7 +114,7 @@ func New(o Options) (*Parser, error) {
 	for _, n := range o.Formats {
 		if n == "auto" {
 			if len(o.Formats) > 1 {
-				return nil, fmt.Errorf("choosing formats: auto stands for all of them and stands alone")
+				return nil, errors.New("choosing formats: auto stands for all of them and stands alone")
 			}
 			continue
 		}

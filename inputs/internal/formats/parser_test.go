@@ -433,7 +433,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte, file string) {
 		few, all := newParser(t, file, Options{}), newParser(t, file, Options{Records: All})
-		for _, l := range bytes.Split(data, []byte("\n")) {
+		for l := range bytes.SplitSeq(data, []byte("\n")) {
 			parseBoth(t, few, all, l)
 		}
 	})

@@ -54,11 +54,11 @@ func seconds(s string) (d time.Duration, decimals int, ok bool) {
 
 // field cuts s at the first space; ok is false without one.
 func field(s string) (head, tail string, ok bool) {
-	i := strings.IndexByte(s, ' ')
-	if i < 0 {
+	before, after, ok := strings.Cut(s, " ")
+	if !ok {
 		return "", s, false
 	}
-	return s[:i], s[i+1:], true
+	return before, after, true
 }
 
 // trimColour takes the terminal's reset from the end of a line: oslo.log's, and as Apache's error log spells it.
@@ -124,8 +124,8 @@ func request(e *event.Event, s string) bool {
 
 // splitTarget splits at the first question mark.
 func splitTarget(s string) (path, query string) {
-	if i := strings.IndexByte(s, '?'); i >= 0 {
-		return s[:i], s[i+1:]
+	if before, after, ok := strings.Cut(s, "?"); ok {
+		return before, after
 	}
 	return s, ""
 }
@@ -147,8 +147,8 @@ func isProtocol(s string) bool {
 // address is the peer's own, so that a single one is no forwarded list.
 func (p *Parser) clients(e *event.Event, list string, peer bool) {
 	first := list
-	if i := strings.IndexByte(list, ','); i >= 0 {
-		first = list[:i]
+	if before, _, ok := strings.Cut(list, ","); ok {
+		first = before
 		e.ForwardedFor = list
 	} else if !peer && list != "-" {
 		e.ForwardedFor = list

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -107,7 +108,7 @@ func fill(t *testing.T, c Config, o Options, text string) *event.Batch {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.File("/var/log/x.log", time.Unix(1e9, 0))
+	m.File("/var/log/x.log", "/var/log/x.log", time.Unix(1e9, 0))
 	b := event.NewBatch("s")
 	b.ReadAt = time.Unix(2e9, 0)
 	block := b.Arena().Block(len(text))
@@ -127,9 +128,9 @@ func TestEveryLineIsCountedAsOneThing(t *testing.T) {
 		c := Defaults()
 		c.Unparsed = name
 		fill(t, c, Options{Count: func(n, _ string, k int64) { counts[n] += k }}, text)
-		for _, part := range strings.Fields(want) {
+		for part := range strings.FieldsSeq(want) {
 			k, v, _ := strings.Cut(part, "=")
-			if fmt.Sprint(counts[k]) != v {
+			if strconv.FormatInt(counts[k], 10) != v {
 				t.Errorf("%s: %s is %d, want %s; all: %v", name, k, counts[k], v, counts)
 			}
 		}
@@ -189,8 +190,7 @@ func TestConfigNamesWhatDoesNotExist(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `did you mean apache-kolla`) || !strings.Contains(err.Error(), "timezone: unknown") {
 		t.Errorf("got %v", err)
 	}
-	var key conf.KeyError
-	if !errors.As(err, &key) {
+	if _, ok := errors.AsType[conf.KeyError](err); !ok {
 		t.Errorf("%v names no key", err)
 	}
 }
@@ -206,7 +206,7 @@ func BenchmarkFill(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			m.File("/var/log/x.log", time.Unix(1e9, 0))
+			m.File("/var/log/x.log", "/var/log/x.log", time.Unix(1e9, 0))
 			pool := event.NewPool(1 << 20)
 			b.ReportAllocs()
 			for b.Loop() {

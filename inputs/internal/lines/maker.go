@@ -58,9 +58,10 @@ func New(c Config, o Options) (*Maker, error) {
 	return &Maker{parser: p, conf: c, max: int(c.MaxLine), count: o.Count, positions: o.Positions, notBefore: o.NotBefore}, nil
 }
 
-// File tells the parser what the lines come from: programs are named by files, and years are found by their times.
-func (m *Maker) File(path string, mtime time.Time) {
-	m.path = path
+// File tells what the lines come from: path, without what rotation appended, names the program, found is what positions show, and
+// the file's time tells the year of times without one.
+func (m *Maker) File(path, found string, mtime time.Time) {
+	m.path = found
 	m.parser.File(path, mtime)
 }
 

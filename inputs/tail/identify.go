@@ -1,0 +1,314 @@
+package tail
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
+	"github.com/zeebo/xxh3"
+)
+
+// identifyAll finds out what files hold whose content is not known so far.
+func (l *lineage) identifyAll(ctx context.Context, now time.Time) error {
+	files := slices.Clone(l.files)
+	// Files that lie where the checkpoint saw them go first: copies are told by comparing with them.
+	slices.SortStableFunc(files, func(a, b *file) int { return l.placed(b) - l.placed(a) })
+	for _, f := range files {
+		if f.parked || f.s != nil {
+			continue
+		}
+		if now.Before(f.retry) {
+			l.active = true
+			continue
+		}
+		if err := l.identify(ctx, f, now); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			l.fail(f, err, now)
+		}
+		if z, ok := f.c.(*gzipped); ok && l.w.gz != f {
+			z.drop()
+		}
+	}
+	return nil
+}
+
+// placed is 1 for a file with the inode of a stream that has no file, else 0.
+func (l *lineage) placed(f *file) int {
+	for _, s := range l.streams {
+		if s.file == nil && s.meta.Dev == f.id.dev && s.meta.Ino == f.id.ino {
+			return 1
+		}
+	}
+	return 0
+}
+
+func (l *lineage) identify(ctx context.Context, f *file, now time.Time) error {
+	fi, err := f.h.f.Stat()
+	if err != nil {
+		return err
+	}
+	if st := stampOf(fi); st != f.st {
+		f.st, f.grew, f.pausing = st, now, time.Time{}
+	}
+	// A compressed file that was read to its end, unchanged since: there is no need to decompress it at each start.
+	for _, s := range l.streams {
+		if s.file == nil && s.drained && s.meta.Dev == f.id.dev && s.meta.Ino == f.id.ino && s.meta.Size == f.st.size && s.meta.Time == f.st.mtime && !s.meta.Pipe {
+			l.adopt(s, f)
+			l.park(f)
+			return nil
+		}
+	}
+	head, whole, err := headOf(ctx, f.c, l.w.x.block())
+	if err != nil {
+		return err
+	}
+	if !whole {
+		if len(head) == 0 {
+			if f.rotated && !f.present {
+				l.drop(f)
+			} else {
+				l.active = l.active || f.rotated && f.st.size > 0
+			}
+			return nil
+		}
+		if !l.closing(f, now) || f.gz && f.st.size > 0 && now.Sub(f.grew) < l.r.cfg.Grace && !l.r.env.Once {
+			l.active = l.active || f.rotated
+			if l.r.env.Once {
+				l.unterminated(f, int64(len(head)))
+			}
+			return nil
+		}
+	}
+	head = slices.Clone(head)
+	s, wait, err := l.whose(ctx, f, head, now)
+	switch {
+	case err != nil:
+		return err
+	case wait:
+		l.active = true
+		return nil
+	case f.copyOf != nil:
+		l.park(f)
+		return nil
+	case s != nil:
+		l.adopt(s, f)
+		return nil
+	}
+	return l.begin(ctx, f, head)
+}
+
+// whose finds the stream that f holds, or of which it is a copy. wait says that it may be a copy that is still growing.
+func (l *lineage) whose(ctx context.Context, f *file, head []byte, now time.Time) (best *stream, wait bool, err error) {
+	for _, s := range l.streams {
+		sum, size := s.head()
+		if size > len(head) || xxh3.Hash(head[:size]) != sum || s.meta.Pipe {
+			continue
+		}
+		var m verdict
+		own := s.file != nil && !s.file.parked
+		if own {
+			if m, err = l.compare(ctx, s, f); err != nil {
+				return nil, false, err
+			}
+			// Was it compared with what the stream really is? If its file was rewritten meanwhile, f may be where it lives on.
+			same, err := l.still(ctx, s)
+			if err != nil {
+				return nil, false, err
+			}
+			if !same {
+				l.rewritten(s.file)
+				own = false
+			} else if m == holds {
+				f.copyOf = s
+				return nil, false, nil
+			}
+		}
+		if !own {
+			if m, err = s.matches(ctx, f.c, s.pos, s.sum, &l.w.x); err != nil {
+				return nil, false, err
+			}
+		}
+		switch {
+		case m == holds && (best == nil || s.pos > best.pos):
+			best = s
+		case m == tooShort && f.rotated && f.was != s && now.Sub(f.grew) < l.r.cfg.Grace && !l.r.env.Once:
+			wait = true
+		case m == tooShort && !f.rotated && !s.drained && l.lostInCrash(s, f):
+			l.shorten(s)
+		}
+	}
+	if best != nil {
+		return best, false, nil
+	}
+	return nil, wait, nil
+}
+
+// lostInCrash reports that the file is the very one of the stream, but an operating system that went down has lost its end.
+func (l *lineage) lostInCrash(s *stream, f *file) bool {
+	return s.meta.Boot != "" && s.meta.Boot != l.r.boot && f.was == nil && s.meta.Dev == f.id.dev && s.meta.Ino == f.id.ino
+}
+
+// shorten ends a stream whose file lost its end together with the system: it is the source that lost it, not we, so what
+// was delivered stands, and the file goes on as a stream of its own from where it ends.
+func (l *lineage) shorten(s *stream) {
+	l.r.env.Log.Warn("file is shorter than what was read of it before the system went down", "path", s.meta.File, "read", s.pos)
+	s.drained, s.lost = true, true
+	l.update(s)
+}
+
+// still reports whether the open file of s holds what was read from it.
+func (l *lineage) still(ctx context.Context, s *stream) (bool, error) {
+	if s.file.c.settled() {
+		return true, nil
+	}
+	m, err := s.matches(ctx, s.file.c, s.pos, s.sum, &l.w.x)
+	return m == holds, err
+}
+
+// compare says whether f is a copy of what the open file of s holds.
+func (l *lineage) compare(ctx context.Context, s *stream, f *file) (verdict, error) {
+	m, err := s.matches(ctx, f.c, s.pos, s.sum, &l.w.x)
+	if err != nil || m == differs {
+		return m, err
+	}
+	mine, known, err := s.file.c.end()
+	if err != nil {
+		return differs, err
+	}
+	if !known { // s reads a compressed file: its own content proves as far as it was read
+		return m, nil
+	}
+	// A twin may share the beginning: compare where the shorter one ends, too.
+	if _, ok, err := sumBefore(ctx, f.c, mine, l.w.x.proof[:]); err != nil {
+		return differs, err
+	} else if !ok {
+		theirs, known, err := f.c.end()
+		if err != nil {
+			return differs, err
+		}
+		if !known {
+			return m, nil // compressed and cut short: it is being written
+		}
+		mine = min(mine, theirs)
+	}
+	a, okA, err := sumBefore(ctx, s.file.c, mine, l.w.x.proof[:])
+	if err != nil {
+		return differs, err
+	}
+	b, okB, err := sumBefore(ctx, f.c, mine, l.w.x.proof[:])
+	if err != nil {
+		return differs, err
+	}
+	if !okA || !okB || a != b {
+		return differs, nil
+	}
+	return m, nil
+}
+
+// adopt says that f holds s.
+func (l *lineage) adopt(s *stream, f *file) {
+	if old := s.file; old != nil && old != f {
+		old.s, old.copyOf = nil, s
+	}
+	moved := s.meta.Dev != f.id.dev || s.meta.Ino != f.id.ino
+	s.file, f.s, f.copyOf, f.was = f, s, nil, nil
+	s.lost, s.searches = false, 0
+	s.clear = 0
+	if moved && f.rotated {
+		f.static = true // a copy
+	}
+	f.proved, f.idle, f.ended = false, false, false
+	if s.opened {
+		l.register(s)
+	}
+	l.note(s)
+	l.r.env.Log.Debug("stream found", "stream", s.name, "path", f.path, "offset", s.pos)
+}
+
+// begin makes a new stream of f.
+func (l *lineage) begin(ctx context.Context, f *file, head []byte) error {
+	line := head
+	if n := len(line); n > 0 && line[n-1] == '\n' {
+		line = line[:n-1]
+	}
+	m := meta{
+		Version: metaVersion, Path: l.key, Head: hexSum(head), HeadLen: len(head), Boot: l.r.boot,
+	}
+	name := ""
+	for ; ; m.Twin++ {
+		name = streamName(l.r.env.NodeID, l.key, line, m.Twin)
+		if !slices.ContainsFunc(l.streams, func(s *stream) bool { return s.name == name }) {
+			break
+		}
+	}
+	s := newStream(name, l.key, m)
+	if err := s.moveTo(event.Position{}); err != nil {
+		return err
+	}
+	at := int64(0)
+	crashed := slices.ContainsFunc(l.streams, func(o *stream) bool {
+		return o.lost && l.lostInCrash(o, f) && o.meta.Head == m.Head
+	})
+	if crashed || l.r.cfg.Start == "end" && f.initial && !l.known {
+		var err error
+		if at, err = lastLineEnd(ctx, f.c, l.w.x.block()); err != nil {
+			return err
+		}
+	}
+	if at > 0 {
+		sum, ok, err := sumBefore(ctx, f.c, at, l.w.x.proof[:])
+		if err != nil {
+			return err
+		}
+		if ok {
+			s.pos, s.sum = at, sum
+		}
+	}
+	l.streams = append(l.streams, s)
+	l.adopt(s, f)
+	return nil
+}
+
+// lastLineEnd finds where the last complete line ends.
+func lastLineEnd(ctx context.Context, c content, scan []byte) (int64, error) {
+	last := int64(0)
+	if end, known, err := c.end(); err != nil {
+		return 0, err
+	} else if known {
+		for to := end; to > 0; {
+			from := max(0, to-int64(len(scan)))
+			n, err := c.readAt(ctx, scan[:to-from], from)
+			if err != nil && !errors.Is(err, io.EOF) {
+				return 0, err
+			}
+			for i := n - 1; i >= 0; i-- {
+				if scan[i] == '\n' {
+					return from + int64(i) + 1, nil
+				}
+			}
+			to = from
+		}
+		return 0, nil
+	}
+	for at := int64(0); ; {
+		n, err := c.readAt(ctx, scan, at)
+		for i := n - 1; i >= 0; i-- {
+			if scan[i] == '\n' {
+				last = at + int64(i) + 1
+				break
+			}
+		}
+		at += int64(n)
+		if err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, errCut) {
+				err = nil
+			}
+			return last, err
+		}
+	}
+}

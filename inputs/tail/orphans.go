@@ -1,0 +1,157 @@
+package tail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// seekOrphans searches the rest of streams whose content is not in an open file. waiting says that one may still be found:
+// younger files wait for it.
+func (l *lineage) seekOrphans(ctx context.Context, now time.Time) (waiting bool, err error) {
+	for _, s := range l.streams {
+		if s.file != nil || s.drained || s.lost || s.meta.Pipe {
+			continue
+		}
+		if now.Sub(s.searched) < l.r.cfg.Sweep && s.searches > 0 {
+			waiting, l.active = true, true
+			continue
+		}
+		s.searched = now
+		got, sure, err := l.search(ctx, s, now)
+		if err != nil {
+			return false, err
+		}
+		if got {
+			continue
+		}
+		if sure {
+			s.searches++
+		}
+		if sure && (s.searches >= 2 || l.r.env.Once) {
+			if err := l.lose(ctx, s); err != nil {
+				return false, err
+			}
+			continue
+		}
+		if !sure && l.r.env.Once {
+			continue // said already
+		}
+		waiting, l.active = true, true
+	}
+	return waiting, nil
+}
+
+// search looks for the rest of s in all siblings. sure says that every one of them could be looked at.
+func (l *lineage) search(ctx context.Context, s *stream, now time.Time) (got, sure bool, err error) {
+	sure = true
+	for _, f := range l.files {
+		if f.s == nil && !f.parked && f.rotated && f.st.size > 0 {
+			sure = false // not known so far: it may be what is searched
+		}
+	}
+	paths, err := l.r.fs.siblings(l.key)
+	if err != nil {
+		l.r.fail(filepath.Dir(l.key), err)
+		return false, false, nil
+	}
+	for _, path := range paths {
+		o, err := l.r.fs.open(path)
+		if err != nil {
+			if !errors.Is(err, os.ErrNotExist) {
+				sure = false
+				l.r.fail(path, err)
+			}
+			continue
+		}
+		l.r.ok(path)
+		fi, err := o.Stat()
+		if err != nil {
+			_ = o.Close()
+			sure = false
+			continue
+		}
+		old := l.byID[idOf(fi)]
+		if old != nil && (!old.parked || old.s != nil && old.s != s) || !fi.Mode().IsRegular() {
+			_ = o.Close()
+			continue
+		}
+		r := rotationOf(filepath.Base(path))
+		if !r.rotated {
+			_ = o.Close() // a live file that is not open: it will be, and then it is asked whose it is
+			continue
+		}
+		h := newHandle(o)
+		c := open(h, r.gz)
+		m, err := s.matches(ctx, c, s.pos, s.sum, &l.w.x)
+		if ctx.Err() != nil {
+			c.close()
+			return false, false, ctx.Err()
+		}
+		if err != nil {
+			l.r.fail(path, err)
+			sure = false
+		}
+		if m == tooShort && now.Sub(fi.ModTime()) < l.r.cfg.Grace {
+			sure = false // it may be a copy that grows
+		}
+		if m != holds {
+			c.close()
+			continue
+		}
+		f := old
+		if f == nil {
+			f = &file{id: idOf(fi), path: path, present: true, rotated: true, gz: r.gz, static: r.gz, seen: now}
+			l.byID[f.id] = f
+			l.files = append(l.files, f)
+			l.setHave(f.id, true)
+		}
+		f.h, f.c, f.parked, f.copyOf = h, c, false, nil
+		f.st = stampOf(fi)
+		f.listed, f.grew = f.st, earlier(fi.ModTime(), now)
+		l.adopt(s, f)
+		l.order()
+		return true, true, nil
+	}
+	return false, sure, nil
+}
+
+// lose gives up the search: what is known to have been there and not read is counted.
+func (l *lineage) lose(ctx context.Context, s *stream) error {
+	if s.stored && !s.opened {
+		// Outputs that are behind the others learn in this way that there is nothing for them any more.
+		p, err := l.r.env.Streams.Open(ctx, s.entry())
+		if err != nil {
+			return fmt.Errorf("opening stream of %s: %w", s.meta.File, err)
+		}
+		s.opened = true
+		if err := s.moveTo(p); err != nil {
+			return err
+		}
+	}
+	s.lost, s.drained = true, true
+	if n := s.meta.End - s.pos; n > 0 {
+		l.r.env.Log.Error("part of a file is lost: it was removed or overwritten before it was read",
+			"path", s.meta.File, "from", s.pos, "to", s.meta.End, "bytes", n)
+		l.r.env.Count("lost_bytes", "gone", n)
+	}
+	l.unregister(s)
+	l.update(s)
+	return nil
+}
+
+// rewritten says that f does not hold its stream any more: it was truncated, or written anew in place.
+func (l *lineage) rewritten(f *file) {
+	s := f.s
+	l.r.env.Log.Info("file was truncated or rewritten in place", "path", f.path, "read", s.pos, "seen", s.meta.End)
+	l.stopLive(f)
+	l.unregister(s)
+	s.file, s.searches, s.searched = nil, 0, time.Time{}
+	f.s, f.was = nil, s
+	f.started, f.ended, f.proved, f.idle, f.static, f.reported = false, false, false, false, f.gz, false
+	f.grew = time.Now()
+	l.active = true
+}

@@ -1,0 +1,297 @@
+package tail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+func (l *lineage) fail(f *file, err error, now time.Time) {
+	f.backoff = min(max(2*f.backoff, l.r.cfg.Sweep), maxBackoff)
+	f.retry = now.Add(f.backoff)
+	l.active = true
+	if f.fault == nil || f.fault.Error() != err.Error() {
+		l.r.env.Log.Warn("file cannot be read", "path", f.path, "error", err)
+		l.r.env.Fail(f.path, err)
+	}
+	if f.fault == nil {
+		f.seen = now
+	}
+	f.fault = err
+}
+
+func (l *lineage) succeed(f *file) {
+	if f.fault != nil {
+		l.r.env.Log.Info("file can be read again", "path", f.path)
+		l.r.env.Fail(f.path, nil)
+	}
+	f.fault, f.backoff, f.retry = nil, 0, time.Time{}
+}
+
+// closing reports that what stands at the end of f stands there for good.
+func (l *lineage) closing(f *file, now time.Time) bool {
+	if l.r.env.Once {
+		if l.r.cfg.Unterminated == "read" {
+			return true
+		}
+		return f.rotated && (f.static || now.Sub(f.grew) >= l.r.cfg.Grace)
+	}
+	return f.rotated && (f.static || now.Sub(f.grew) >= l.r.cfg.Grace)
+}
+
+// read reads one block of f and sends it. progress says that there may be more at once.
+func (l *lineage) read(ctx context.Context, f *file, now time.Time) (progress bool, err error) {
+	if now.Before(f.retry) {
+		l.active = true
+		return false, nil
+	}
+	if l.gated = f.gz && !l.w.takeGzip(f, l); l.gated {
+		f.ended = false
+		return false, nil
+	}
+	progress, fault, err := l.tryRead(ctx, f, now)
+	if err != nil {
+		return false, err
+	}
+	if fault != nil {
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		l.w.freeGzip(f)
+		l.fail(f, fault, now)
+		return false, nil
+	}
+	if f.backoff != 0 && f.pausing.IsZero() {
+		l.succeed(f)
+	}
+	return progress, nil
+}
+
+// tryRead does what read does; fault is about the file, err ends the run.
+func (l *lineage) tryRead(ctx context.Context, f *file, now time.Time) (progress bool, fault, err error) {
+	s := f.s
+	if !s.opened {
+		same, fault, err := l.openStream(ctx, f)
+		if fault != nil || err != nil {
+			return false, fault, err
+		}
+		if !same {
+			l.rewritten(f)
+			return true, nil, nil
+		}
+	}
+	fi, err := f.h.f.Stat()
+	if err != nil {
+		return false, err, nil
+	}
+	st := stampOf(fi)
+	if st.size != f.st.size {
+		f.grew = now
+	}
+	quiet := st == f.st && f.proved && f.idle
+	if st != f.st {
+		f.pausing, f.proved, f.idle = time.Time{}, false, false
+	}
+	f.st = st
+	closed := l.closing(f, now)
+	end := int64(math.MaxInt64)
+	if !f.gz {
+		end = st.size
+		if end < s.pos {
+			l.rewritten(f)
+			return true, nil, nil
+		}
+		s.meta.End = end
+	}
+	if f.rotated {
+		l.active = true
+	}
+	if quiet && !closed {
+		return false, nil, nil
+	}
+	if fi.ModTime().Sub(s.fileAt) >= parserAge {
+		if err := s.prime(ctx, f.c, fi.ModTime(), &l.w.x); err != nil {
+			return false, err, nil
+		}
+	}
+	if end == s.pos {
+		_, same, err := s.unchanged(ctx, f.c, &l.w.x)
+		if err != nil {
+			return false, err, nil
+		}
+		if !same {
+			l.rewritten(f)
+			return true, nil, nil
+		}
+		l.ended(f, fi, now, closed)
+		return false, nil, nil
+	}
+	if l.r.env.Once {
+		// A file that is written faster than it is read must not keep the run for ever.
+		if f.limit == 0 {
+			f.limit = end
+		}
+		end = min(end, f.limit)
+	}
+	if live := l.liveFor(f, st); live != nil {
+		b, o, fault := live.next(ctx, l, f, now)
+		switch {
+		case ctx.Err() != nil:
+			if b != nil {
+				b.Release()
+			}
+			return false, nil, ctx.Err()
+		case fault == nil && b != nil:
+			return true, nil, l.send(ctx, s, b)
+		case fault == nil && o != changed:
+			return o == stepped, nil, nil
+		}
+		// The library lost its way, or the file changed: the block reader finds out.
+		l.r.env.Log.Info("engine native takes over", "path", f.path, "offset", s.pos)
+		l.stopLive(f)
+		f.mistrust = true
+	}
+	b, o, fault := s.step(ctx, l.r.env.Pool, f.c, end, closed, &l.w.x)
+	if errors.Is(fault, errCut) {
+		return l.cutShort(f, now)
+	}
+	switch {
+	case ctx.Err() != nil && fault != nil:
+		return false, nil, ctx.Err()
+	case fault != nil:
+		return false, fault, nil
+	case o == changed:
+		l.rewritten(f)
+		return true, nil, nil
+	case o == atEnd:
+		l.ended(f, fi, now, closed)
+		return false, nil, nil
+	case b == nil:
+		return true, nil, nil
+	}
+	return true, nil, l.send(ctx, s, b)
+}
+
+// cutShort deals with the end of compressed content that is cut short: it is being written, or damaged.
+func (l *lineage) cutShort(f *file, now time.Time) (bool, error, error) {
+	if f.pausing.IsZero() {
+		f.pausing = now
+	}
+	l.active = true
+	if now.Sub(f.pausing) < l.r.cfg.Grace && now.Sub(f.grew) < l.r.cfg.Grace && !l.r.env.Once {
+		// Decompressing again from the beginning at each step of its growth would be dear.
+		f.backoff = min(max(2*f.backoff, l.r.cfg.Sweep), maxBackoff)
+		f.retry = now.Add(f.backoff)
+		l.w.freeGzip(f)
+		return false, nil, nil
+	}
+	err := fmt.Errorf("reading %s: %w after byte %d of its content", f.path, errCut, f.s.pos)
+	l.r.env.Log.Error("compressed file is damaged", "path", f.path, "offset", f.s.pos)
+	l.r.env.Fail(f.path, err)
+	l.r.env.Count("damaged_files", "gzip", 1)
+	l.finish(f)
+	return false, nil, nil
+}
+
+// send hands a batch over.
+func (l *lineage) send(ctx context.Context, s *stream, b *event.Batch) error {
+	if s.cutEnd && !slices.Contains(s.meta.Cuts, s.pos) {
+		// The agent has to know of it before any cursor stands behind it.
+		s.meta.Cuts = append(s.meta.Cuts, s.pos)
+		l.update(s)
+	}
+	if s.drained {
+		s.drained = false
+		l.update(s)
+	}
+	s.maker.Flush()
+	return l.r.sink.Send(ctx, b)
+}
+
+// ended notes that nothing complete is left in f for now, and finishes it if nothing will follow.
+func (l *lineage) ended(f *file, fi os.FileInfo, now time.Time, closed bool) {
+	f.ended, f.idle = true, true
+	// A write within the same tick of the file system's clock could hide behind an equal stamp.
+	f.proved = now.Sub(fi.ModTime()) > racy
+	if !f.proved {
+		l.active = true
+	}
+	s := f.s
+	if closed && (f.rotated || l.r.env.Once && f.static) {
+		l.finish(f)
+		return
+	}
+	if l.r.env.Once && f.st.size > s.pos {
+		l.unterminated(f, f.st.size-s.pos)
+	}
+}
+
+// unterminated reports a last line that was left alone.
+func (l *lineage) unterminated(f *file, n int64) {
+	if f.reported {
+		return
+	}
+	f.reported = true
+	l.r.env.Log.Warn("last line has no newline and was not read", "path", f.path, "bytes", n)
+	l.r.env.Count("unterminated", "", 1)
+}
+
+// finish ends a stream: it is read to its end and will not grow.
+func (l *lineage) finish(f *file) {
+	s := f.s
+	if f.gz {
+		if end, known, err := f.c.end(); err == nil && known {
+			s.meta.End = end
+		}
+	}
+	l.unregister(s)
+	s.drained = true
+	l.note(s)
+	l.update(s)
+	l.r.env.Log.Debug("file read to its end", "path", f.path, "offset", s.pos)
+	l.park(f)
+}
+
+// openStream declares the stream to the agent, which says where to read on. same is false when f does not hold it there.
+func (l *lineage) openStream(ctx context.Context, f *file) (same bool, fault, err error) {
+	s := f.s
+	fi, err := f.h.f.Stat()
+	if err != nil {
+		return false, err, nil
+	}
+	if s.maker == nil {
+		if s.maker, err = l.r.newMaker(); err != nil {
+			return false, nil, err
+		}
+	}
+	l.note(s)
+	l.register(s)
+	s.drained = false
+	p, err := l.r.env.Streams.Open(ctx, s.entry())
+	if err != nil {
+		l.unregister(s)
+		return false, nil, fmt.Errorf("opening stream of %s: %w", f.path, err)
+	}
+	s.opened = true
+	s.saved = string(s.meta.encode())
+	if p != s.position() {
+		if err := s.moveTo(p); err != nil {
+			return false, nil, err
+		}
+	}
+	m, fault := s.matches(ctx, f.c, s.pos, s.sum, &l.w.x)
+	if fault != nil {
+		s.opened = false
+		return false, fault, nil
+	}
+	if m != holds {
+		return false, nil, nil
+	}
+	return true, s.prime(ctx, f.c, fi.ModTime(), &l.w.x), nil
+}
