@@ -201,7 +201,7 @@ func (in *input) batch(ctx context.Context, data []byte) (b *event.Batch, block 
 	}
 	block = b.Arena().Block(len(data))
 	copy(block, data)
-	b.Stream, b.ReadAt, b.Clean = in.name, time.Now(), event.IsClean(data)
+	b.Stream, b.ReadAt = in.name, time.Now()
 	return b, block, nil
 }
 

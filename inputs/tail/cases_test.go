@@ -714,3 +714,27 @@ func TestNotBeingAbleToLookIsNotGone(t *testing.T) { // R25, R28
 	until(t, "all lines", has(a, 51))
 	wantLines(t, a, 51)
 }
+
+func TestATwinThatTookAFilesPlaceMeanwhileIsReadFromItsBeginning(t *testing.T) {
+	t.Parallel()
+	_, path := file1(t)
+	banner := strings.Repeat("same beginning ", 150) + "\n"
+	a := newFakeAgent(t)
+	appendTo(t, path, banner+textOf(0, 200))
+	r := start(t, a, testConfig(path))
+	until(t, "first lines", has(a, 201))
+	r.stop()
+	a.crash()
+	// In place, so that even the inode is the same.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	must(t, err)
+	_, err = f.WriteString(banner + textOf(200, 600))
+	must(t, err)
+	must(t, f.Close())
+	start(t, a, testConfig(path))
+	until(t, "all lines", has(a, 602))
+	a.mu.Lock()
+	a.events = slices.DeleteFunc(a.events, func(g got) bool { return g.text+"\n" == banner })
+	a.mu.Unlock()
+	wantLines(t, a, 600)
+}

@@ -305,7 +305,6 @@ func (r *run) sendPiped(ctx context.Context, s *stream, line string, more <-chan
 	for _, l := range ready {
 		block = append(append(block, l...), '\n')
 	}
-	b.Clean = event.IsClean(block)
 	from := s.position()
 	s.maker.Fill(b, block, s.pos, len(ready), false)
 	s.pos += int64(size)

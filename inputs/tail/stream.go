@@ -230,6 +230,9 @@ func (s *stream) block(ctx context.Context, pool *event.Pool, c content, n int, 
 		}
 	}()
 	buf := b.Arena().Block(n)
+	if n > event.MaxBatchBytes {
+		b.Charge()
+	}
 	got, err := c.readAt(ctx, buf, s.pos)
 	ends := s.pos+int64(got) >= end
 	if errors.Is(err, io.EOF) {
@@ -256,7 +259,6 @@ func (s *stream) block(ctx context.Context, pool *event.Pool, c content, n int, 
 		return b, atEnd, nil
 	}
 	b.Stream, b.ReadAt = s.name, time.Now()
-	b.Clean = event.IsClean(buf)
 	from := s.position()
 	used := s.maker.Fill(b, buf, s.pos, event.MaxBatchRecords, closed && ends)
 	if used == 0 {
@@ -390,6 +392,9 @@ func (s *stream) cutLine(ctx context.Context, pool *event.Pool, c content, next 
 		return nil, atEnd, err
 	}
 	buf := b.Arena().Block(n)
+	if n > event.MaxBatchBytes {
+		b.Charge()
+	}
 	got, err := c.readAt(ctx, buf, s.pos)
 	if got < n {
 		b.Release()
@@ -409,7 +414,6 @@ func (s *stream) cutLine(ctx context.Context, pool *event.Pool, c content, next 
 		return nil, changed, err
 	}
 	b.Stream, b.ReadAt = s.name, time.Now()
-	b.Clean = event.IsClean(buf)
 	from := s.position()
 	s.maker.FillCut(b, buf, s.pos, next-s.pos)
 	s.pos, s.sum, s.clear = next, sum, 0

@@ -3,6 +3,8 @@ package tail
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -79,18 +81,27 @@ func TestAWriterThatKeepsTheRotatedFileIsReadToItsEnd(t *testing.T) { // R02
 		must(t, err)
 		until(t, "line to the rotated file", has(a, i+1))
 	}
+	// A line in two pieces is one line here, too: the file is not at its end before its grace has passed.
+	l := line(230) + "\n"
+	_, err = old.WriteString(l[:10])
+	must(t, err)
+	since := time.Now()
+	until(t, "many looks at the file", func() bool { return time.Since(since) > 10*c.Sweep })
+	_, err = old.WriteString(l[10:])
+	must(t, err)
+	until(t, "line in two pieces", has(a, 151))
 	appendTo(t, path, textOf(150, 200))
 	_, err = old.WriteString(textOf(200, 220))
 	must(t, err)
-	until(t, "all lines", has(a, 220))
-	if got := a.texts(); got[150] != line(200) || got[170] != line(150) {
+	until(t, "all lines", has(a, 221))
+	if got := a.texts(); got[151] != line(200) || got[171] != line(150) {
 		t.Error("the new file did not wait for the old one")
 	}
 	// The new file's turn came; whatever is still written to the old one arrives all the same.
 	_, err = old.WriteString(textOf(220, 230))
 	must(t, err)
-	until(t, "late lines", has(a, 230))
-	wantLines(t, a, 230)
+	until(t, "late lines", has(a, 231))
+	wantLines(t, a, 231)
 }
 
 func TestCopytruncateIsNoticedWhateverTheNewSize(t *testing.T) { // R04, R05, R06
@@ -121,6 +132,27 @@ func TestCopytruncateIsNoticedWhateverTheNewSize(t *testing.T) { // R04, R05, R0
 			t.Errorf("got %q", got)
 		}
 	})
+}
+
+func TestARewriteWithTheSameBeginningIsNoticed(t *testing.T) { // R11
+	t.Parallel()
+	for name, more := range map[string]int{"larger": 400, "smaller": 3} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, path := file1(t)
+			banner := strings.Repeat("same beginning ", 150) + "\n"
+			a := newFakeAgent(t)
+			start(t, a, testConfig(path))
+			appendTo(t, path, banner+textOf(0, 200))
+			until(t, "first lines", has(a, 201))
+			copyTruncate(t, path, path+".1", banner+textOf(200, 200+more))
+			until(t, "all lines", has(a, 202+more))
+			a.mu.Lock()
+			a.events = slices.DeleteFunc(a.events, func(g got) bool { return g.text+"\n" == banner })
+			a.mu.Unlock()
+			wantLines(t, a, 200+more)
+		})
+	}
 }
 
 // copyTruncate does what logrotate's copytruncate does, and writes new text at once.

@@ -73,6 +73,8 @@ const (
 	chunkFiles = 64
 	// maxWrite is the most that goes to a file in one write, unless one record is larger.
 	maxWrite = 1 << 20
+	// minRun is how much has to stand together in a batch to be written from there: less goes into one buffer with its neighbours.
+	minRun = 32 << 10
 	// keepBuffer: a write buffer that grew beyond this is not kept.
 	keepBuffer = 2 * maxWrite
 	// idleTokens: a file that was not written to for so many tokens is left out; if it is touched again the journal knows it.
@@ -523,6 +525,15 @@ func (o *output) append(f *file, events []*event.Event) int32 {
 	}
 	from := f.first // the first event that stands in buf
 	for i := f.first; i >= 0; i = o.next[i] {
+		if len(buf) == 0 {
+			if p, last := o.run(i, events); len(p) >= minRun && (limit == 0 || f.length+int64(len(p)) <= limit) {
+				if f.err = o.flush(f, p); f.err != nil {
+					return i
+				}
+				i, from = last, o.next[last]
+				continue
+			}
+		}
 		before := len(buf)
 		buf = o.enc.Append(buf, events[i])
 		if limit > 0 && f.length+int64(len(buf)) > limit && f.length+int64(before) > 0 && f.held != o.gen {
@@ -555,6 +566,17 @@ func (o *output) append(f *file, events []*event.Event) int32 {
 		}
 	}
 	return -1
+}
+
+// run returns the encodings of the events from i on that stand next to each other in their batch and go to one file, with the
+// last of them, so that they are written without a copy.
+func (o *output) run(i int32, events []*event.Event) (p []byte, last int32) {
+	end := i
+	for o.next[end] == end+1 {
+		end++
+	}
+	p, n := o.enc.Run(events[i : end+1])
+	return p, i + int32(n) - 1
 }
 
 // flush writes whole records, all or none.

@@ -52,7 +52,7 @@ type Batch struct {
 	For    Set       // the outputs that it is for; the machine's to set
 	Events []Event
 
-	// Clean says that the arena's first block passed IsClean. Inputs set it once for each block.
+	// Clean says that the arena's first block passed IsClean: Encode finds out, once for each batch that is encoded.
 	Clean bool
 
 	arena Arena
@@ -134,6 +134,9 @@ func (b *Batch) Select(i int, keep func(*Event) bool) []*Event {
 // which events are worth encoding. The machine calls it once per distinct encoder after the last processor.
 func (b *Batch) Encode(owner any, wanted func(i int) bool, add func(dst []byte, e *Event) []byte) {
 	n := len(b.enc)
+	if n == 0 {
+		b.Clean = IsClean(b.arena.buf[:b.arena.block])
+	}
 	if n < cap(b.enc) {
 		b.enc = b.enc[:n+1]
 	} else {
@@ -169,6 +172,38 @@ func (b *Batch) Encoded(owner any, i int) []byte {
 	return nil
 }
 
+// EncodedRun returns the cached encodings under owner of as many of the first events as stand next to each other there, and how
+// many these are. The bytes belong to the batch.
+func (b *Batch) EncodedRun(owner any, events []*Event) (p []byte, n int) {
+	for k := range b.enc {
+		c := &b.enc[k]
+		if c.owner != owner {
+			continue
+		}
+		var from, to int32
+		for _, e := range events {
+			i := int(e.index)
+			if e.batch != b || i >= len(c.ends) {
+				break
+			}
+			start := int32(0)
+			if i > 0 {
+				start = c.ends[i-1]
+			}
+			if n == 0 {
+				from, to = start, start
+			}
+			if start != to || c.ends[i] == start {
+				break
+			}
+			to = c.ends[i]
+			n++
+		}
+		return c.buf[from:to:to], n
+	}
+	return nil, 0
+}
+
 // Contains reports whether s is a view into the arena's first block, the one that Clean speaks of.
 func (b *Batch) Contains(s string) bool {
 	if len(s) == 0 || cap(b.arena.buf) == 0 {
@@ -178,6 +213,27 @@ func (b *Batch) Contains(s string) bool {
 	lo := uintptr(unsafe.Pointer(unsafe.SliceData(b.arena.buf)))
 	return p >= lo && p+uintptr(len(s)) <= lo+uintptr(b.arena.block)
 }
+
+// Owns reports whether s is a view into any of the arena's memory, which is used again after the release.
+func (b *Batch) Owns(s string) bool {
+	p := uintptr(unsafe.Pointer(unsafe.StringData(s)))
+	within := func(m []byte) bool {
+		lo := uintptr(unsafe.Pointer(unsafe.SliceData(m)))
+		return p >= lo && p < lo+uintptr(cap(m))
+	}
+	if within(b.arena.buf) {
+		return true
+	}
+	for _, m := range b.arena.spill {
+		if within(m) {
+			return true
+		}
+	}
+	return false
+}
+
+// Size is how many bytes of the arena are in use: about what was read.
+func (b *Batch) Size() int { return len(b.arena.buf) + b.arena.spilled }
 
 // Retain adds n owners; each of them calls Release once.
 func (b *Batch) Retain(n int32) { b.refs.Add(n) }
@@ -209,8 +265,12 @@ func (b *Batch) Charged() int64 { return b.charged }
 // footprint adds up all memory that the batch keeps: arena, events, their overflow fields, selections and encodings.
 func (b *Batch) footprint() int64 {
 	n := int64(cap(b.arena.buf)) + int64(b.arena.spilled) + int64(cap(b.Events))*int64(unsafe.Sizeof(Event{}))
-	for _, e := range b.Events[:cap(b.Events)] {
-		n += int64(cap(e.Extra)) * int64(unsafe.Sizeof(Field{}))
+	// Every event keeps its Extra from one use of the batch to the next. Looking at all of them each time would cost more than
+	// it tells: every sixteenth stands for its neighbours.
+	const stride = 16
+	events := b.Events[:cap(b.Events)]
+	for i := 0; i < len(events); i += stride {
+		n += stride * int64(cap(events[i].Extra)) * int64(unsafe.Sizeof(Field{}))
 	}
 	for _, c := range b.enc[:cap(b.enc)] {
 		n += int64(cap(c.buf)) + 4*int64(cap(c.ends))

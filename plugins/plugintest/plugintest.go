@@ -168,7 +168,6 @@ func Batch(pool *event.Pool, stream string, lines ...string) *event.Batch {
 	}
 	b.Span = event.Span{To: event.Position{Seq: int64(n)}}
 	b.ReadAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	b.Clean = event.IsClean(block)
 	return b
 }
 

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"slices"
 	"strconv"
 	"unsafe"
 
@@ -23,11 +24,16 @@ type Encoder struct {
 	fields []encField
 }
 
+// keyRoom is the room that every key is copied in at once, whatever its length: moves of a fixed size cost a third of a call. It
+// holds the longest key, `,"api_response_size_includes_headers_bool":`.
+const keyRoom = 48
+
 type encField struct {
-	key  string // `"name":"` or `"name":`, with a leading comma
-	off  uintptr
-	mask event.Mask
+	key  [keyRoom]byte // `,"name":"` or `,"name":`
+	n    uint8         // length of key
 	slot slot
+	mask event.Mask
+	off  uintptr
 }
 
 // NewEncoder makes an encoder.
@@ -47,7 +53,11 @@ func NewEncoder(opt EncodeOptions) *Encoder {
 		if f.slot == text || f.slot == eventID {
 			key += `"`
 		}
-		c.fields = append(c.fields, encField{key, f.off, f.mask, f.slot})
+		x := encField{n: uint8(len(key)), slot: f.slot, mask: f.mask, off: f.off}
+		if copy(x.key[:], key) < len(key) {
+			panic("BUG: keyRoom is too small for " + f.Name)
+		}
+		c.fields = append(c.fields, x)
 	}
 	return c
 }
@@ -66,12 +76,29 @@ func (c *Encoder) Append(dst []byte, e *event.Event) []byte {
 	return c.Encode(dst, e, &s)
 }
 
+// Run returns the cached encodings of as many of the first events as stand next to each other in their batch, and how many these
+// are, so that an output can write them without a copy. The bytes are good for as long as the events are.
+func (c *Encoder) Run(events []*event.Event) (p []byte, n int) {
+	if len(events) == 0 || events[0].Batch() == nil {
+		return nil, 0
+	}
+	return events[0].Batch().EncodedRun(c, events)
+}
+
 // Scratch is what an encoding goroutine remembers between events.
-type Scratch struct{ time event.TimeEncoder }
+type Scratch struct {
+	time event.TimeEncoder
+	// clean holds for each field the last constant that was found to need no escaping: most fields of most events are names of
+	// formats, services and the like.
+	clean [len(table)]string
+}
 
 // Encode appends e's encoding to dst without looking for a cached one.
 func (c *Encoder) Encode(dst []byte, e *event.Event, s *Scratch) []byte {
-	dst = append(dst, `{"schema_version":"`+Version+`"`...)
+	const begin = `{"schema_version":"` + Version + `"`
+	n := len(dst)
+	d := room(dst, 1<<10)
+	n += copy(d[n:], begin)
 	b := e.Batch()
 	plain := e.Plain && b != nil && b.Clean
 	for i := range c.fields {
@@ -81,51 +108,60 @@ func (c *Encoder) Encode(dst []byte, e *event.Event, s *Scratch) []byte {
 			if v == "" {
 				continue
 			}
-			dst = append(dst, f.key...)
-			if plain && b.Contains(v) {
-				dst = append(dst, v...)
-			} else {
-				dst = event.AppendEscaped(dst, v)
+			if len(d)-n < keyRoom+6*len(v)+1 { // an escaped byte takes six at most
+				d = room(d[:n], keyRoom+6*len(v)+1)
 			}
-			dst = append(dst, '"')
+			*(*[keyRoom]byte)(d[n:]) = f.key
+			n += int(f.n)
+			if last := s.clean[i]; len(v) == len(last) && unsafe.StringData(v) == unsafe.StringData(last) {
+				n += copy(d[n:], v)
+			} else if plain && b.Contains(v) {
+				n += copy(d[n:], v)
+			} else {
+				grown := len(event.AppendEscaped(d[:n], v)) - n
+				n += grown
+				// A string of the arena is used again under another content; s keeps any other one alive and so unchanged.
+				if grown == len(v) && b != nil && !b.Owns(v) {
+					s.clean[i] = v
+				}
+			}
+			d[n] = '"'
+			n++
 			continue
 		}
-		if f.mask != 0 && e.Has&f.mask == 0 {
+		if f.mask != 0 && e.Has&f.mask == 0 || f.slot == instant && e.Time.IsZero() {
 			continue
 		}
+		const most = 64 // bytes of any value below
+		if len(d)-n < keyRoom+most {
+			d = room(d[:n], keyRoom+most)
+		}
+		*(*[keyRoom]byte)(d[n:]) = f.key
+		n += int(f.n)
+		p := d[:n]
 		switch f.slot {
 		case instant:
-			if !e.Time.IsZero() {
-				dst = append(dst, f.key...)
-				dst = s.time.Append(dst, e.Time)
-			}
+			p = s.time.Append(p, e.Time)
 		case status:
-			dst = append(dst, f.key...)
-			dst = strconv.AppendInt(dst, int64(e.Status), 10)
+			p = strconv.AppendInt(p, int64(e.Status), 10)
 		case size:
-			dst = append(dst, f.key...)
-			dst = strconv.AppendInt(dst, e.Size, 10)
+			p = strconv.AppendInt(p, e.Size, 10)
 		case duration:
-			dst = append(dst, f.key...)
-			dst = event.AppendSeconds(dst, e.Duration)
+			p = event.AppendSeconds(p, e.Duration)
 		case processID:
-			dst = append(dst, f.key...)
-			dst = strconv.AppendInt(dst, e.ProcessID, 10)
+			p = strconv.AppendInt(p, e.ProcessID, 10)
 		case level:
-			dst = append(dst, f.key...)
-			dst = strconv.AppendInt(dst, int64(e.Level), 10)
+			p = strconv.AppendInt(p, int64(e.Level), 10)
 		case offset:
-			dst = append(dst, f.key...)
-			dst = strconv.AppendInt(dst, e.Offset, 10)
+			p = strconv.AppendInt(p, e.Offset, 10)
 		case boolean:
-			dst = append(dst, f.key...)
-			dst = strconv.AppendBool(dst, e.Bools&f.mask != 0)
+			p = strconv.AppendBool(p, e.Bools&f.mask != 0)
 		case eventID:
-			dst = append(dst, f.key...)
-			dst = e.AppendID(dst)
-			dst = append(dst, '"')
+			p = append(e.AppendID(p), '"')
 		}
+		n = len(p)
 	}
+	dst = d[:n]
 	for i := range e.Extra {
 		x := &e.Extra[i]
 		dst = append(dst, ',')
@@ -138,4 +174,12 @@ func (c *Encoder) Encode(dst []byte, e *event.Event, s *Scratch) []byte {
 		dst = append(dst, '\n')
 	}
 	return dst
+}
+
+// room returns all of b's memory, with room for at least n bytes after its length.
+func room(b []byte, n int) []byte {
+	if cap(b)-len(b) < n {
+		b = slices.Grow(b, n)
+	}
+	return b[:cap(b)]
 }

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/stacktrail/stacktrail/plugins"
@@ -240,6 +241,8 @@ func (l *lane) freeze(ctx context.Context, b *event.Batch, dead int) error {
 		}
 	}
 	p.dirty.Store(true)
+	// What was just encoded is still in the processor's cache: the runners that were woken go first.
+	runtime.Gosched()
 	return nil
 }
 

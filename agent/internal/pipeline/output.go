@@ -58,7 +58,8 @@ type item struct {
 	batch   *event.Batch
 	stream  string
 	ticket  ledger.Ticket
-	bytes   int64
+	bytes   int64 // that it takes in the queue
+	weight  int64 // of each of its events in a write: about twice the line
 	arrived time.Time
 	events  []*event.Event
 	next    int // first event that no request has taken
@@ -102,7 +103,10 @@ func (o *output) position(name string) (at, head event.Position) {
 // records of b died in a processor. The batch is retained for as long as the output holds it. The error is ctx's: then
 // nothing happened.
 func (o *output) enqueue(ctx context.Context, b *event.Batch, events []*event.Event, dead int) error {
-	it := &item{out: o, batch: b, stream: b.Stream, bytes: b.Charged(), events: events, left: len(events)}
+	it := &item{
+		out: o, batch: b, stream: b.Stream, bytes: b.Charged(), events: events, left: len(events),
+		weight: 128 + 2*int64(b.Size()/max(1, len(b.Events))),
+	}
 	o.mu.Lock()
 	if len(events) > 0 && o.queued > 0 && o.queued+it.bytes > int64(o.Queue.Bytes) {
 		if o.Queue.OnFull == OnFullDrop {

@@ -70,7 +70,7 @@ func (r *runner) collect() (wait time.Duration, more bool) {
 		return time.Hour, !o.closed
 	}
 	maxEvents, maxBytes := o.Batch.Events, int64(o.Batch.Bytes)
-	if !o.closed && r.due == nil && r.events < maxEvents && r.bytes(maxBytes) < maxBytes && r.queue[0].next == 0 {
+	if o.Batch.Linger > 0 && !o.closed && r.due == nil && r.events < maxEvents && r.bytes() < maxBytes && r.queue[0].next == 0 {
 		if wait := o.Batch.Linger - time.Since(r.queue[0].arrived); wait > 0 {
 			return wait, true
 		}
@@ -83,11 +83,10 @@ func (r *runner) collect() (wait time.Duration, more bool) {
 	for _, it := range r.queue {
 		for it.next < len(it.events) {
 			e := it.events[it.next]
-			n := weight(e)
-			if len(r.evs) > 0 && (len(r.evs) == maxEvents || bytes+n > maxBytes) {
+			if len(r.evs) > 0 && (len(r.evs) == maxEvents || bytes+it.weight > maxBytes) {
 				break
 			}
-			bytes += n
+			bytes += it.weight
 			r.evs, r.its = append(r.evs, e), append(r.its, it)
 			it.next++
 		}
@@ -110,17 +109,10 @@ func (r *runner) collect() (wait time.Duration, more bool) {
 	return 0, true
 }
 
-// weight is about what an event's encoding weighs in bytes: twice the line.
-func weight(e *event.Event) int64 { return 2*int64(len(e.Raw)) + 128 }
-
-// bytes adds up the queue's weight until it reaches enough.
-func (r *runner) bytes(enough int64) (sum int64) {
+// bytes adds up the weight of what stands in the queue untaken.
+func (r *runner) bytes() (sum int64) {
 	for _, it := range r.queue {
-		for _, e := range it.events[it.next:] {
-			if sum += weight(e); sum >= enough {
-				return sum
-			}
-		}
+		sum += it.weight * int64(len(it.events)-it.next)
 	}
 	return sum
 }
