@@ -150,25 +150,23 @@ func appendClock(b []byte, s uint32) []byte {
 	return append(b, byte('0'+h/10), byte('0'+h%10), ':', byte('0'+m/10), byte('0'+m%10), ':', byte('0'+s/10), byte('0'+s%10))
 }
 
-// TimeEncoder appends times as AppendTime does and remembers the text of the last day. It is not safe for concurrent use.
+// TimeEncoder appends times as AppendTime does and remembers the text of the last second. It is not safe for concurrent use.
 type TimeEncoder struct {
-	day  int64
-	text [12]byte // `"2006-01-02T`
+	second int64
+	text   [20]byte // `"2006-01-02T15:04:05`
 }
 
 // Append appends t as a quoted RFC 3339 time in UTC with the shortest fraction.
 func (c *TimeEncoder) Append(b []byte, t time.Time) []byte {
-	sec := t.Unix()
-	if sec < 0 || sec > 253402300799 { // before 1970, after 9999
+	second := t.Unix()
+	if second < 0 || second > 253402300799 { // before 1970, after 9999
 		return AppendTime(b, t)
 	}
-	day := sec / 86400
-	if day != c.day || c.text[0] == 0 {
-		copy(c.text[:], AppendTime(c.text[:0:0], time.Unix(day*86400, 0)))
-		c.day = day
+	if second != c.second || c.text[0] == 0 {
+		copy(c.text[:], AppendTime(c.text[:0:0], time.Unix(second, 0)))
+		c.second = second
 	}
 	b = append(b, c.text[:]...)
-	b = appendClock(b, uint32(sec-day*86400))
 	b = appendFraction(b, uint32(t.Nanosecond()))
 	return append(b, 'Z', '"')
 }

@@ -22,6 +22,20 @@ type EncodeOptions struct {
 type Encoder struct {
 	opt    EncodeOptions
 	fields []encField
+	steps  []step
+}
+
+// step is a run of fields that are written together: one field, or a group of neighbours whose values are names of formats,
+// services and the like. Those are mostly the same constants in one event as in the one before, and then written in one go.
+type step struct{ first, end int }
+
+// steady tells the fields that make groups.
+func steady(name string) bool {
+	switch name {
+	case "source_system", "kind", "record_class", "program", "service", "outcome", "format", "timestamp_basis":
+		return true
+	}
+	return false
 }
 
 // keyRoom is the room that every key is copied in at once, whatever its length: moves of a fixed size cost a third of a call. It
@@ -39,6 +53,7 @@ type encField struct {
 // NewEncoder makes an encoder.
 func NewEncoder(opt EncodeOptions) *Encoder {
 	c := &Encoder{opt: opt}
+	before := false // the field before is a steady one
 	for i := range table {
 		f := &table[i]
 		switch f.slot {
@@ -58,6 +73,13 @@ func NewEncoder(opt EncodeOptions) *Encoder {
 			panic("BUG: keyRoom is too small for " + f.Name)
 		}
 		c.fields = append(c.fields, x)
+		n := len(c.fields)
+		if k := len(c.steps) - 1; k >= 0 && steady(f.Name) && before {
+			c.steps[k].end = n
+		} else {
+			c.steps = append(c.steps, step{n - 1, n})
+		}
+		before = steady(f.Name)
 	}
 	return c
 }
@@ -88,9 +110,21 @@ func (c *Encoder) Run(events []*event.Event) (p []byte, n int) {
 // Scratch is what an encoding goroutine remembers between events.
 type Scratch struct {
 	time event.TimeEncoder
-	// clean holds for each field the last constant that was found to need no escaping: most fields of most events are names of
-	// formats, services and the like.
+	// clean holds for each field the last constant that was found to need no escaping.
 	clean [len(table)]string
+	// groups holds by its first field how a group was written last, if all of it was clean constants.
+	groups [len(table)][]byte
+}
+
+// constant reports whether the fields of a group hold the same constants as last time.
+func (s *Scratch) constant(c *Encoder, e *event.Event, g step) bool {
+	for i := g.first; i < g.end; i++ {
+		v, last := *(*string)(unsafe.Add(unsafe.Pointer(e), c.fields[i].off)), s.clean[i]
+		if len(v) != len(last) || len(v) > 0 && unsafe.StringData(v) != unsafe.StringData(last) {
+			return false
+		}
+	}
+	return true
 }
 
 // Encode appends e's encoding to dst without looking for a cached one.
@@ -101,65 +135,81 @@ func (c *Encoder) Encode(dst []byte, e *event.Event, s *Scratch) []byte {
 	n += copy(d[n:], begin)
 	b := e.Batch()
 	plain := e.Plain && b != nil && b.Clean
-	for i := range c.fields {
-		f := &c.fields[i]
-		if f.slot == text {
-			v := *(*string)(unsafe.Add(unsafe.Pointer(e), f.off))
-			if v == "" {
+	for _, g := range c.steps {
+		from, group := n, g.end-g.first > 1
+		if group {
+			if last := s.groups[g.first]; len(last) > 0 && s.constant(c, e, g) {
+				if len(d)-n < len(last) {
+					d = room(d[:n], len(last))
+				}
+				n += copy(d[n:], last)
 				continue
 			}
-			if len(d)-n < keyRoom+6*len(v)+1 { // an escaped byte takes six at most
-				d = room(d[:n], keyRoom+6*len(v)+1)
+			s.groups[g.first] = s.groups[g.first][:0]
+		}
+		for i := g.first; i < g.end; i++ {
+			f := &c.fields[i]
+			if f.slot == text {
+				v := *(*string)(unsafe.Add(unsafe.Pointer(e), f.off))
+				if v == "" {
+					continue
+				}
+				if len(d)-n < keyRoom+6*len(v)+1 { // an escaped byte takes six at most
+					d = room(d[:n], keyRoom+6*len(v)+1)
+				}
+				*(*[keyRoom]byte)(d[n:]) = f.key
+				n += int(f.n)
+				if last := s.clean[i]; len(v) == len(last) && unsafe.StringData(v) == unsafe.StringData(last) {
+					n += copy(d[n:], v)
+				} else if plain && b.Contains(v) {
+					n += copy(d[n:], v)
+				} else {
+					grown := len(event.AppendEscaped(d[:n], v)) - n
+					n += grown
+					// A string of the arena is used again under another content; s keeps any other one alive and so unchanged.
+					if grown == len(v) && b != nil && !b.Owns(v) {
+						s.clean[i] = v
+					}
+				}
+				d[n] = '"'
+				n++
+				continue
+			}
+			if f.mask != 0 && e.Has&f.mask == 0 || f.slot == instant && e.Time.IsZero() {
+				continue
+			}
+			const most = 64 // bytes of any value below
+			if len(d)-n < keyRoom+most {
+				d = room(d[:n], keyRoom+most)
 			}
 			*(*[keyRoom]byte)(d[n:]) = f.key
 			n += int(f.n)
-			if last := s.clean[i]; len(v) == len(last) && unsafe.StringData(v) == unsafe.StringData(last) {
-				n += copy(d[n:], v)
-			} else if plain && b.Contains(v) {
-				n += copy(d[n:], v)
-			} else {
-				grown := len(event.AppendEscaped(d[:n], v)) - n
-				n += grown
-				// A string of the arena is used again under another content; s keeps any other one alive and so unchanged.
-				if grown == len(v) && b != nil && !b.Owns(v) {
-					s.clean[i] = v
-				}
+			p := d[:n]
+			switch f.slot {
+			case instant:
+				p = s.time.Append(p, e.Time)
+			case status:
+				p = strconv.AppendInt(p, int64(e.Status), 10)
+			case size:
+				p = strconv.AppendInt(p, e.Size, 10)
+			case duration:
+				p = event.AppendSeconds(p, e.Duration)
+			case processID:
+				p = strconv.AppendInt(p, e.ProcessID, 10)
+			case level:
+				p = strconv.AppendInt(p, int64(e.Level), 10)
+			case offset:
+				p = strconv.AppendInt(p, e.Offset, 10)
+			case boolean:
+				p = strconv.AppendBool(p, e.Bools&f.mask != 0)
+			case eventID:
+				p = append(e.AppendID(p), '"')
 			}
-			d[n] = '"'
-			n++
-			continue
+			n = len(p)
 		}
-		if f.mask != 0 && e.Has&f.mask == 0 || f.slot == instant && e.Time.IsZero() {
-			continue
+		if group && s.constant(c, e, g) {
+			s.groups[g.first] = append(s.groups[g.first], d[from:n]...)
 		}
-		const most = 64 // bytes of any value below
-		if len(d)-n < keyRoom+most {
-			d = room(d[:n], keyRoom+most)
-		}
-		*(*[keyRoom]byte)(d[n:]) = f.key
-		n += int(f.n)
-		p := d[:n]
-		switch f.slot {
-		case instant:
-			p = s.time.Append(p, e.Time)
-		case status:
-			p = strconv.AppendInt(p, int64(e.Status), 10)
-		case size:
-			p = strconv.AppendInt(p, e.Size, 10)
-		case duration:
-			p = event.AppendSeconds(p, e.Duration)
-		case processID:
-			p = strconv.AppendInt(p, e.ProcessID, 10)
-		case level:
-			p = strconv.AppendInt(p, int64(e.Level), 10)
-		case offset:
-			p = strconv.AppendInt(p, e.Offset, 10)
-		case boolean:
-			p = strconv.AppendBool(p, e.Bools&f.mask != 0)
-		case eventID:
-			p = append(e.AppendID(p), '"')
-		}
-		n = len(p)
 	}
 	dst = d[:n]
 	for i := range e.Extra {
