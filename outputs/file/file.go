@@ -75,6 +75,8 @@ const (
 	maxWrite = 1 << 20
 	// minRun is how much has to stand together in a batch to be written from there: less goes into one buffer with its neighbours.
 	minRun = 32 << 10
+	// writePiece is how much one system call writes: longer calls have the Go scheduler take the processor away from them.
+	writePiece = 64 << 10
 	// keepBuffer: a write buffer that grew beyond this is not kept.
 	keepBuffer = 2 * maxWrite
 	// idleTokens: a file that was not written to for so many tokens is left out; if it is touched again the journal knows it.
@@ -581,7 +583,12 @@ func (o *output) run(i int32, events []*event.Event) (p []byte, last int32) {
 
 // flush writes whole records, all or none.
 func (o *output) flush(f *file, p []byte) error {
-	_, err := f.h.Write(p)
+	var err error
+	for rest := p; err == nil && len(rest) > 0; {
+		piece := rest[:min(len(rest), writePiece)]
+		_, err = f.h.Write(piece)
+		rest = rest[len(piece):]
+	}
 	if err == nil && o.cfg.Sync == syncAlways {
 		if err = f.h.Sync(); err == nil {
 			err = o.syncDirs()

@@ -204,15 +204,22 @@ func (b *Batch) EncodedRun(owner any, events []*Event) (p []byte, n int) {
 	return nil, 0
 }
 
-// Contains reports whether s is a view into the arena's first block, the one that Clean speaks of.
-func (b *Batch) Contains(s string) bool {
-	if len(s) == 0 || cap(b.arena.buf) == 0 {
-		return false
-	}
-	p := uintptr(unsafe.Pointer(unsafe.StringData(s)))
-	lo := uintptr(unsafe.Pointer(unsafe.SliceData(b.arena.buf)))
-	return p >= lo && p+uintptr(len(s)) <= lo+uintptr(b.arena.block)
+// Block is the address range of the arena's first block, the one that Clean speaks of. It is good until the batch is released.
+type Block struct{ from, size uintptr }
+
+// Block returns the range of the first block.
+func (b *Batch) Block() Block {
+	return Block{uintptr(unsafe.Pointer(unsafe.SliceData(b.arena.buf))), uintptr(b.arena.block)}
 }
+
+// Has reports whether s is a view into the block.
+func (r Block) Has(s string) bool {
+	// Below the block the difference wraps around to more than any size.
+	return len(s) > 0 && uintptr(unsafe.Pointer(unsafe.StringData(s)))-r.from < r.size
+}
+
+// Contains reports whether s is a view into the arena's first block.
+func (b *Batch) Contains(s string) bool { return b.Block().Has(s) }
 
 // Owns reports whether s is a view into any of the arena's memory, which is used again after the release.
 func (b *Batch) Owns(s string) bool {

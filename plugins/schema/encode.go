@@ -22,14 +22,10 @@ type EncodeOptions struct {
 type Encoder struct {
 	opt    EncodeOptions
 	fields []encField
-	steps  []step
 }
 
-// step is a run of fields that are written together: one field, or a group of neighbours whose values are names of formats,
-// services and the like. Those are mostly the same constants in one event as in the one before, and then written in one go.
-type step struct{ first, end int }
-
-// steady tells the fields that make groups.
+// steady tells the fields whose values are names of formats, services and the like: neighbours among them make a group, because they
+// are mostly the same constants in one event as in the one before, and then written in one go.
 func steady(name string) bool {
 	switch name {
 	case "source_system", "kind", "record_class", "program", "service", "outcome", "format", "timestamp_basis":
@@ -48,12 +44,14 @@ type encField struct {
 	slot slot
 	mask event.Mask
 	off  uintptr
+	// group is how many fields make up the group that begins here; 0 within and outside of groups.
+	group int
 }
 
 // NewEncoder makes an encoder.
 func NewEncoder(opt EncodeOptions) *Encoder {
 	c := &Encoder{opt: opt}
-	before := false // the field before is a steady one
+	first := -1 // of the group that the field before belongs to
 	for i := range table {
 		f := &table[i]
 		switch f.slot {
@@ -73,13 +71,15 @@ func NewEncoder(opt EncodeOptions) *Encoder {
 			panic("BUG: keyRoom is too small for " + f.Name)
 		}
 		c.fields = append(c.fields, x)
-		n := len(c.fields)
-		if k := len(c.steps) - 1; k >= 0 && steady(f.Name) && before {
-			c.steps[k].end = n
-		} else {
-			c.steps = append(c.steps, step{n - 1, n})
+		switch {
+		case !steady(f.Name):
+			first = -1
+		case first < 0:
+			first = len(c.fields) - 1
+			fallthrough
+		default:
+			c.fields[first].group++
 		}
-		before = steady(f.Name)
 	}
 	return c
 }
@@ -116,15 +116,46 @@ type Scratch struct {
 	groups [len(table)][]byte
 }
 
-// constant reports whether the fields of a group hold the same constants as last time.
-func (s *Scratch) constant(c *Encoder, e *event.Event, g step) bool {
-	for i := g.first; i < g.end; i++ {
-		v, last := *(*string)(unsafe.Add(unsafe.Pointer(e), c.fields[i].off)), s.clean[i]
-		if len(v) != len(last) || len(v) > 0 && unsafe.StringData(v) != unsafe.StringData(last) {
-			return false
+// group writes the group of steady fields that begins at field i to d[n:] and returns both.
+func (c *Encoder) group(d []byte, n int, e *event.Event, s *Scratch, i int) ([]byte, int) {
+	fields := c.fields[i : i+c.fields[i].group]
+	last := s.groups[i]
+	for k := range fields {
+		v := *(*string)(unsafe.Add(unsafe.Pointer(e), fields[k].off))
+		if was := s.clean[i+k]; len(v) != len(was) || len(v) > 0 && unsafe.StringData(v) != unsafe.StringData(was) {
+			last = nil
+			break
 		}
 	}
-	return true
+	if len(last) > 0 {
+		if len(d)-n < len(last) {
+			d = room(d[:n], len(last))
+		}
+		return d, n + copy(d[n:], last)
+	}
+	b := e.Batch()
+	p, constant := d[:n], b != nil
+	for k := range fields {
+		f := &fields[k]
+		v := *(*string)(unsafe.Add(unsafe.Pointer(e), f.off))
+		s.clean[i+k] = ""
+		if v == "" {
+			continue
+		}
+		p = append(p, f.key[:f.n]...)
+		from := len(p)
+		p = event.AppendEscaped(p, v)
+		// A string of the arena is used again under another content; s keeps any other one alive and so unchanged.
+		if constant = constant && len(p)-from == len(v) && !b.Owns(v); constant {
+			s.clean[i+k] = v
+		}
+		p = append(p, '"')
+	}
+	s.groups[i] = s.groups[i][:0]
+	if constant {
+		s.groups[i] = append(s.groups[i], p[n:]...)
+	}
+	return p[:cap(p)], len(p)
 }
 
 // Encode appends e's encoding to dst without looking for a cached one.
@@ -134,82 +165,75 @@ func (c *Encoder) Encode(dst []byte, e *event.Event, s *Scratch) []byte {
 	d := room(dst, 1<<10)
 	n += copy(d[n:], begin)
 	b := e.Batch()
-	plain := e.Plain && b != nil && b.Clean
-	for _, g := range c.steps {
-		from, group := n, g.end-g.first > 1
-		if group {
-			if last := s.groups[g.first]; len(last) > 0 && s.constant(c, e, g) {
-				if len(d)-n < len(last) {
-					d = room(d[:n], len(last))
-				}
-				n += copy(d[n:], last)
-				continue
-			}
-			s.groups[g.first] = s.groups[g.first][:0]
+	var plain event.Block // what is a view into it can be copied as it is
+	if e.Plain && b != nil && b.Clean {
+		plain = b.Block()
+	}
+	fields := c.fields
+	for i := 0; i < len(fields); i++ {
+		f := &fields[i]
+		if f.group > 0 {
+			d, n = c.group(d, n, e, s, i)
+			i += f.group - 1
+			continue
 		}
-		for i := g.first; i < g.end; i++ {
-			f := &c.fields[i]
-			if f.slot == text {
-				v := *(*string)(unsafe.Add(unsafe.Pointer(e), f.off))
-				if v == "" {
-					continue
-				}
-				if len(d)-n < keyRoom+6*len(v)+1 { // an escaped byte takes six at most
-					d = room(d[:n], keyRoom+6*len(v)+1)
-				}
-				*(*[keyRoom]byte)(d[n:]) = f.key
-				n += int(f.n)
-				if last := s.clean[i]; len(v) == len(last) && unsafe.StringData(v) == unsafe.StringData(last) {
-					n += copy(d[n:], v)
-				} else if plain && b.Contains(v) {
-					n += copy(d[n:], v)
-				} else {
-					grown := len(event.AppendEscaped(d[:n], v)) - n
-					n += grown
-					// A string of the arena is used again under another content; s keeps any other one alive and so unchanged.
-					if grown == len(v) && b != nil && !b.Owns(v) {
-						s.clean[i] = v
-					}
-				}
-				d[n] = '"'
-				n++
+		if f.slot == text {
+			v := *(*string)(unsafe.Add(unsafe.Pointer(e), f.off))
+			if v == "" {
 				continue
 			}
-			if f.mask != 0 && e.Has&f.mask == 0 || f.slot == instant && e.Time.IsZero() {
-				continue
-			}
-			const most = 64 // bytes of any value below
-			if len(d)-n < keyRoom+most {
-				d = room(d[:n], keyRoom+most)
+			if len(d)-n < keyRoom+6*len(v)+1 { // an escaped byte takes six at most
+				d = room(d[:n], keyRoom+6*len(v)+1)
 			}
 			*(*[keyRoom]byte)(d[n:]) = f.key
 			n += int(f.n)
-			p := d[:n]
-			switch f.slot {
-			case instant:
-				p = s.time.Append(p, e.Time)
-			case status:
-				p = strconv.AppendInt(p, int64(e.Status), 10)
-			case size:
-				p = strconv.AppendInt(p, e.Size, 10)
-			case duration:
-				p = event.AppendSeconds(p, e.Duration)
-			case processID:
-				p = strconv.AppendInt(p, e.ProcessID, 10)
-			case level:
-				p = strconv.AppendInt(p, int64(e.Level), 10)
-			case offset:
-				p = strconv.AppendInt(p, e.Offset, 10)
-			case boolean:
-				p = strconv.AppendBool(p, e.Bools&f.mask != 0)
-			case eventID:
-				p = append(e.AppendID(p), '"')
+			if last := s.clean[i]; len(v) == len(last) && unsafe.StringData(v) == unsafe.StringData(last) {
+				n += copy(d[n:], v)
+			} else if plain.Has(v) {
+				n += copy(d[n:], v)
+			} else {
+				grown := len(event.AppendEscaped(d[:n], v)) - n
+				n += grown
+				// A string of the arena is used again under another content; s keeps any other one alive and so unchanged.
+				if grown == len(v) && b != nil && !b.Owns(v) {
+					s.clean[i] = v
+				}
 			}
-			n = len(p)
+			d[n] = '"'
+			n++
+			continue
 		}
-		if group && s.constant(c, e, g) {
-			s.groups[g.first] = append(s.groups[g.first], d[from:n]...)
+		if f.mask != 0 && e.Has&f.mask == 0 || f.slot == instant && e.Time.IsZero() {
+			continue
 		}
+		const most = 64 // bytes of any value below
+		if len(d)-n < keyRoom+most {
+			d = room(d[:n], keyRoom+most)
+		}
+		*(*[keyRoom]byte)(d[n:]) = f.key
+		n += int(f.n)
+		p := d[:n]
+		switch f.slot {
+		case instant:
+			p = s.time.Append(p, e.Time)
+		case status:
+			p = appendInt(p, int64(e.Status))
+		case size:
+			p = appendInt(p, e.Size)
+		case duration:
+			p = event.AppendSeconds(p, e.Duration)
+		case processID:
+			p = appendInt(p, e.ProcessID)
+		case level:
+			p = appendInt(p, int64(e.Level))
+		case offset:
+			p = appendInt(p, e.Offset)
+		case boolean:
+			p = strconv.AppendBool(p, e.Bools&f.mask != 0)
+		case eventID:
+			p = append(e.AppendID(p), '"')
+		}
+		n = len(p)
 	}
 	dst = d[:n]
 	for i := range e.Extra {
@@ -225,6 +249,32 @@ func (c *Encoder) Encode(dst []byte, e *event.Event, s *Scratch) []byte {
 	}
 	return dst
 }
+
+// pairs holds the numbers 00 to 99.
+const pairs = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899"
+
+// appendInt appends v in decimal. Most numbers of access lines have few digits.
+func appendInt(b []byte, v int64) []byte {
+	if v < 0 || v >= 1e6 {
+		return strconv.AppendInt(b, v, 10)
+	}
+	n := uint32(v)
+	switch {
+	case n < 10:
+		return append(b, byte('0'+n))
+	case n < 100:
+		return append(b, pairs[2*n], pairs[2*n+1])
+	case n < 1000:
+		r := n % 100
+		return append(b, byte('0'+n/100), pairs[2*r], pairs[2*r+1])
+	case n < 10000:
+		q, r := n/100, n%100
+		return append(b, pairs[2*q], pairs[2*q+1], pairs[2*r], pairs[2*r+1])
+	}
+	return appendPair(appendInt(b, int64(n/100)), n%100)
+}
+
+func appendPair(b []byte, r uint32) []byte { return append(b, pairs[2*r], pairs[2*r+1]) }
 
 // room returns all of b's memory, with room for at least n bytes after its length.
 func room(b []byte, n int) []byte {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -131,6 +132,17 @@ func TestCachedCleanAndPlainEncodingsAreTheSame(t *testing.T) {
 		}
 		if !json.Valid([]byte(long)) {
 			t.Fatalf("no JSON: %s", long)
+		}
+	}
+}
+
+func TestNumbersAreWrittenInDecimal(t *testing.T) {
+	t.Parallel()
+	for _, base := range []int64{0, 10, 100, 1000, 10000, 100000, 1e6, 1e9, 1 << 62, -1, -1 << 63} {
+		for d := int64(-3); d <= 3; d++ {
+			if got, want := string(appendInt(nil, base+d)), strconv.FormatInt(base+d, 10); got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
 		}
 	}
 }

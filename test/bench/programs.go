@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// cost is what a run of a program took.
+type cost struct {
+	cpu  time.Duration
+	wall time.Duration
+	// rss is the peak. The kernel counts what this process held when it started the child too, so it can only be too high.
+	rss int64
+	// written is how many bytes the output has.
+	written int64
+}
+
+// start runs a program to its end and returns what it cost and what it printed.
+func start(ctx context.Context, cores int, name string, args ...string) (cost, string, string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return strings.HasPrefix(name, "GO") || strings.HasPrefix(name, "STACKTRAIL_")
+	}), "GOMAXPROCS="+strconv.Itoa(cores))
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
+	err := cmd.Run()
+	c := cost{wall: time.Since(began)}
+	if s := cmd.ProcessState; s != nil {
+		c.cpu = s.UserTime() + s.SystemTime()
+		if u, ok := s.SysUsage().(*syscall.Rusage); ok {
+			c.rss = u.Maxrss << 10
+		}
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return c, stdout.String(), stderr.String(), err
+}
+
+// runReference runs the reference program over the sample on this many cores, a goroutine each.
+func (b *bench) runReference(ctx context.Context, s sample, cores int) (cost, error) {
+	dir := filepath.Join(b.dir, "reference")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return cost{}, fmt.Errorf("running the reference program: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	args := append([]string{referenceFlag, strconv.Itoa(cores), dir}, s.files...)
+	c, out, text, err := start(ctx, cores, b.self, args...)
+	if err != nil {
+		return c, fmt.Errorf("running the reference program: %w: %s", err, text)
+	}
+	if n, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64); err != nil || n != s.lines {
+		return c, fmt.Errorf("running the reference program: it found %q lines of %d", strings.TrimSpace(out), s.lines)
+	}
+	return c, nil
+}
+
+// job is what the agent is asked to do.
+type job struct {
+	dropAll bool
+	memory  string // memory_limit; empty: the default
+}
+
+// Conditions of the drop processor.
+const (
+	dropHealthy    = `method in ["HEAD", "OPTIONS"] && api_response_code_int < 300`
+	dropEverything = `method in ["HEAD", "OPTIONS"] || api_response_code_int < 600`
+)
+
+// configuration writes the agent's configuration. The output is never rotated, so that one file can be counted at the end.
+func configuration(s sample, j job, dir string) string {
+	var w strings.Builder
+	fmt.Fprintf(&w, "agent:\n  state_dir: %s\n  node_id: bench\n", filepath.Join(dir, "state"))
+	if j.memory != "" {
+		fmt.Fprintf(&w, "  memory_limit: %s\n", j.memory)
+	}
+	w.WriteString("pipelines:\n  - name: bench\n    inputs:\n      - tail:\n          timezone: UTC\n          paths:\n")
+	for _, f := range s.files {
+		fmt.Fprintf(&w, "            - %s\n", f)
+	}
+	when := dropHealthy
+	if j.dropAll {
+		when = dropEverything
+	}
+	fmt.Fprintf(&w, "    processors:\n      - drop: {when: '%s'}\n", when)
+	w.WriteString("      - enrich:\n          set: {slo: 'api_response_code_int >= 500 ? \"bad\" : \"good\"'}\n")
+	fmt.Fprintf(&w, "    outputs:\n      - file:\n          path: %s\n          rotate: {size: 0}\n", filepath.Join(dir, "out.ndjson"))
+	return w.String()
+}
+
+// voidError says that a run of the agent does not count.
+type voidError struct{ err error }
+
+func (e *voidError) Error() string { return e.err.Error() }
+
+func (e *voidError) Unwrap() error { return e.err }
+
+// runAgent runs the agent over the sample with run --once, on this many cores, and checks what it wrote. Its error is a
+// voidError where the agent did not do its job.
+func (b *bench) runAgent(ctx context.Context, s sample, j job, cores int) (cost, error) {
+	dir := filepath.Join(b.dir, "agent")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return cost{}, fmt.Errorf("running the agent: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	config := filepath.Join(dir, "stacktrail.yaml")
+	if err := os.WriteFile(config, []byte(configuration(s, j, dir)), 0o600); err != nil {
+		return cost{}, fmt.Errorf("running the agent: %w", err)
+	}
+	c, _, report, err := start(ctx, cores, b.agent, "run", "--once", "-c", config)
+	if ctx.Err() != nil {
+		return c, err
+	}
+	if err != nil {
+		return c, &voidError{fmt.Errorf("running the agent: %w:\n%s", err, report)}
+	}
+	want := expect(s, j)
+	if err := want.report(report); err != nil {
+		return c, &voidError{fmt.Errorf("checking the agent's report: %w:\n%s", err, report)}
+	}
+	out, err := os.Open(filepath.Join(dir, "out.ndjson"))
+	if errors.Is(err, os.ErrNotExist) && want.records == 0 {
+		return c, nil
+	}
+	if err != nil {
+		return c, &voidError{fmt.Errorf("checking the output: %w", err)}
+	}
+	defer out.Close()
+	if c.written, err = want.output(out); err != nil {
+		return c, &voidError{fmt.Errorf("checking the output: %w", err)}
+	}
+	return c, nil
+}
+
+// expected is what has to come of a sample.
+type expected struct{ lines, records, bad int64 }
+
+func expect(s sample, j job) expected {
+	if j.dropAll {
+		return expected{lines: s.lines}
+	}
+	return expected{lines: s.lines, records: s.lines - s.healthy, bad: s.failed}
+}
+
+// report checks what the agent says of its input and of its output.
+func (w expected) report(text string) error {
+	in := numbers(`(?m)^ +input .*, (\d+) lines: (\d+) events, (\d+) of them unparsed; (\d+) service`, text)
+	if !slices.Equal(in, []int64{w.lines, w.lines, 0, 0}) {
+		return fmt.Errorf("it read %v lines, events, unparsed and skipped ones, %d parsed lines are right", in, w.lines)
+	}
+	out := numbers(`(?m)^ +output .* (\d+) offered = (\d+) delivered \+ (\d+) filtered \+ (\d+) dead \+ (\d+) dropped`, text)
+	if !slices.Equal(out, []int64{w.lines, w.records, w.lines - w.records, 0, 0}) {
+		return fmt.Errorf("it wrote %v (offered, delivered, filtered, dead, dropped), %d of %d are right", out, w.records, w.lines)
+	}
+	return nil
+}
+
+func numbers(pattern, text string) (n []int64) {
+	m := regexp.MustCompile(pattern).FindStringSubmatch(text)
+	for i := 1; i < len(m); i++ {
+		v, err := strconv.ParseInt(m[i], 10, 64)
+		if err != nil {
+			return nil
+		}
+		n = append(n, v)
+	}
+	return n
+}
+
+// output counts the records, and those that the second expression marked.
+func (w expected) output(r io.Reader) (size int64, err error) {
+	var got expected
+	buf := make([]byte, 0, 256<<10)
+	for {
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		size += int64(n)
+		whole := bytes.LastIndexByte(buf, '\n') + 1
+		got.records += int64(bytes.Count(buf[:whole], []byte("}\n")))
+		got.bad += int64(bytes.Count(buf[:whole], []byte(`"slo":"bad"`)))
+		rest := copy(buf, buf[whole:])
+		buf = buf[:rest]
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return size, err
+		}
+		if rest == cap(buf) {
+			return size, errors.New("there is a line without an end")
+		}
+	}
+	if len(buf) > 0 {
+		return size, fmt.Errorf("its last %d bytes are no whole line", len(buf))
+	}
+	if got.records != w.records || got.bad != w.bad {
+		return size, fmt.Errorf("it has %d records, %d of them bad: %d and %d are right", got.records, got.bad, w.records, w.bad)
+	}
+	return size, nil
+}
