@@ -15,7 +15,7 @@ default: fmt-check vet lint unit
 
 # One line that says what is missing and how to get it.
 need-go:
-	@command -v $(GO) >/dev/null 2>&1 || { echo "stacktrail needs Go 1.25 or newer: https://go.dev/dl, or your distribution's package"; exit 1; }
+	@command -v $(GO) >/dev/null 2>&1 || { echo "stacktrail needs Go 1.26 or newer: https://go.dev/dl, or your distribution's package"; exit 1; }
 
 build: need-go
 	@mkdir -p bin
@@ -35,6 +35,7 @@ race:
 
 # The real binary from outside: kills, memory, broken configurations, command line.
 scripts: build
+	@bash test/scripts/need.sh
 	STACKTRAIL_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m -tags blackbox ./test/scripts/...
 
 # Each fuzz target for 20 seconds.
@@ -49,6 +50,7 @@ bench: build
 
 # Twenty seeds of random kills.
 soak: build
+	@bash test/scripts/need.sh
 	STACKTRAIL_BIN=$(CURDIR)/$(BIN) STACKTRAIL_SEEDS=20 $(GO) test -count=1 -timeout 60m -tags blackbox -run Kill ./test/scripts/...
 
 lint: need-go

@@ -202,6 +202,7 @@ func (in *input) batch(ctx context.Context, data []byte) (b *event.Batch, block 
 	block = b.Arena().Block(len(data))
 	copy(block, data)
 	b.Stream, b.ReadAt = in.name, time.Now()
+	b.Charge() // a recycled batch may have grown for a long line
 	return b, block, nil
 }
 
