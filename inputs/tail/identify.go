@@ -138,6 +138,17 @@ func (l *lineage) whose(ctx context.Context, f *file, head []byte, now time.Time
 			best = s
 		case m == tooShort && f.rotated && f.was != s && now.Sub(f.grew) < l.r.cfg.Grace && !l.r.env.Once:
 			wait = true
+		case m == tooShort && f.rotated && f.was != s:
+			// It does not grow any more and ends before the position: copytruncate copied it, more was written and read, and only
+			// then the file was cut. Nothing in it is new, if it is this stream's content.
+			copied, err := s.holdsPlace(ctx, f.c, &l.w.x)
+			if err != nil {
+				return nil, false, err
+			}
+			if copied {
+				f.copyOf = s
+				return nil, false, nil
+			}
 		case m == tooShort && !f.rotated && !s.drained && l.lostInCrash(s, f):
 			l.shorten(s)
 		}

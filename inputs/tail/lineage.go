@@ -398,7 +398,14 @@ func (l *lineage) order() {
 	sort.SliceStable(l.files, func(i, j int) bool {
 		a, b := l.files[i], l.files[j]
 		if a.present != b.present {
-			return !a.present
+			// What is gone is the oldest, unless it was live until now: a scan in the middle of a rotation sees it under
+			// neither name, and the others were put aside before it.
+			gone, other := a, b
+			if a.present {
+				gone, other = b, a
+			}
+			older := !other.rotated || !gone.seen.After(other.seen)
+			return older == (gone == a)
 		}
 		if !a.present {
 			return a.seen.Before(b.seen)
@@ -417,7 +424,7 @@ func (l *lineage) note(s *stream) {
 		return
 	}
 	s.meta.File, s.meta.Dev, s.meta.Ino, s.meta.Size, s.meta.Time = f.path, f.id.dev, f.id.ino, f.st.size, f.st.mtime
-	s.meta.Boot, s.meta.Gone = l.r.boot, 0
+	s.meta.Boot, s.meta.Gone, s.meta.Proofs = l.r.boot, 0, s.keptProofs()
 	if !f.gz {
 		s.meta.End = f.st.size
 	}

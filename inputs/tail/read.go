@@ -210,6 +210,7 @@ func (l *lineage) send(ctx context.Context, s *stream, b *event.Batch) error {
 		s.drained = false
 		l.update(s)
 	}
+	s.passed()
 	s.maker.Flush()
 	return l.r.sink.Send(ctx, b)
 }

@@ -267,6 +267,8 @@ func (c *scanner) scan() {
 		return strings.Compare(a.path, b.path)
 	})
 	owner := maps.Clone(c.r.owners)
+	// What was gone at the last scan and is let go of may come back as the number of another file.
+	maps.DeleteFunc(owner, func(id fileID, l *lineage) bool { return c.r.place[id] == "" && !l.knows(id) })
 	result := map[*lineage][]found{}
 	taken := map[fileID]bool{}
 	for pass := range 2 {
@@ -308,9 +310,6 @@ func (c *scanner) scan() {
 	for id := range c.r.place {
 		if !taken[id] {
 			delete(c.r.place, id)
-			if l := owner[id]; l == nil || !l.knows(id) {
-				delete(owner, id)
-			}
 		}
 	}
 	for i, ok := range matchedPattern {

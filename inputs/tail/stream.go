@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -37,6 +38,8 @@ type meta struct {
 	Time int64  `json:"time,omitempty"`
 	End  int64  `json:"end"`
 	Boot string `json:"boot,omitempty"`
+	// Proofs are some of the places before the position, for telling what a copy that ends before it is a copy of.
+	Proofs []place `json:"proofs,omitempty"`
 	// Cuts are offsets at which a record was closed without a newline: later bytes are records of their own.
 	Cuts []int64 `json:"cuts,omitempty"`
 	// Gone is the time (Unix seconds) since which a drained stream's file is not there any more.
@@ -123,13 +126,67 @@ type stream struct {
 	saved   string // the meta that the agent has
 	cutEnd  bool   // the last record ended without a newline
 
+	places []place // that were passed, oldest first
+
 	lost     bool // searched for in vain: what was not read is counted
 	searches int
 	searched time.Time
 }
 
 func newStream(name, lane string, m meta) *stream {
-	return &stream{name: name, lane: lane, meta: m, want: event.MaxBatchBytes}
+	return &stream{name: name, lane: lane, meta: m, want: event.MaxBatchBytes, places: slices.Clone(m.Proofs)}
+}
+
+// place is a position that was read past, with the hash of the up to 1 KiB before it.
+type place struct {
+	Off int64  `json:"o"`
+	Sum uint64 `json:"s,string"`
+}
+
+// maxPlaces is how many places a stream remembers: each batch ends at one, older ones are thinned out. keptPlaces of them go into
+// the checkpoint.
+const (
+	maxPlaces  = 64
+	keptPlaces = 8
+)
+
+// passed remembers the position.
+func (s *stream) passed() {
+	s.places = append(s.places, place{s.pos, s.sum})
+	if len(s.places) <= maxPlaces {
+		return
+	}
+	thin := s.places[:0]
+	for i, p := range s.places {
+		if i%2 == 0 || i >= maxPlaces/2 {
+			thin = append(thin, p)
+		}
+	}
+	s.places = thin
+}
+
+// keptProofs picks places for the checkpoint: the younger, the denser.
+func (s *stream) keptProofs() []place {
+	var kept []place
+	for back := 1; back <= len(s.places) && len(kept) < keptPlaces; back *= 2 {
+		kept = append(kept, s.places[len(s.places)-back])
+	}
+	slices.Reverse(kept)
+	return kept
+}
+
+// holdsPlace reports whether content that ends before the position agrees with the stream at the last place that it reaches.
+func (s *stream) holdsPlace(ctx context.Context, c content, x *scratch) (bool, error) {
+	for _, p := range slices.Backward(s.places) {
+		if p.Off >= s.pos {
+			continue
+		}
+		sum, ok, err := sumBefore(ctx, c, p.Off, x.proof[:])
+		if err != nil || ok {
+			return err == nil && sum == p.Sum, err
+		}
+	}
+	return false, nil
 }
 
 func (s *stream) position() event.Position {
