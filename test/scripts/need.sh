@@ -1,0 +1,16 @@
+#!/bin/sh
+# Says which parts the black-box tests lack. logrotate is installed where that is possible.
+PATH=$PATH:/usr/sbin:/sbin
+have() { command -v "$1" >/dev/null 2>&1; }
+
+[ "$(id -u)" = 0 ] || { echo "test/scripts need root: they mount a small disk and run the agent as another user"; exit 1; }
+if ! have logrotate && have apt-get; then
+	apt-get install -y --no-install-recommends logrotate >/dev/null 2>&1 ||
+		{ apt-get update >/dev/null 2>&1 && apt-get install -y --no-install-recommends logrotate >/dev/null 2>&1; } || true
+fi
+missing=
+have logrotate || missing="$missing logrotate"
+have setpriv || missing="$missing setpriv(util-linux)"
+have unshare || missing="$missing unshare(util-linux)"
+have python3 || missing="$missing python3"
+[ -z "$missing" ] || { echo "test/scripts need$missing: install them"; exit 1; }
