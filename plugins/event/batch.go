@@ -1,6 +1,7 @@
 package event
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -231,12 +232,7 @@ func (b *Batch) Owns(s string) bool {
 	if within(b.arena.buf) {
 		return true
 	}
-	for _, m := range b.arena.spill {
-		if within(m) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(b.arena.spill, within)
 }
 
 // Size is how many bytes of the arena are in use: about what was read.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,10 +68,10 @@ func TestReferenceReadsAllAndWritesInProportion(t *testing.T) {
 	for workers := 1; workers <= 2; workers++ {
 		dir := t.TempDir()
 		var out bytes.Buffer
-		if err := reference(&out, append([]string{fmt.Sprint(workers), dir}, s.files...)); err != nil {
+		if err := reference(&out, append([]string{strconv.Itoa(workers), dir}, s.files...)); err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.TrimSpace(out.String()); got != fmt.Sprint(s.lines) {
+		if got := strings.TrimSpace(out.String()); got != strconv.FormatInt(s.lines, 10) {
 			t.Errorf("%d workers: %s lines, want %d", workers, got, s.lines)
 		}
 		for i, text := range texts {

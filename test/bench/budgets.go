@@ -87,8 +87,7 @@ type series struct {
 
 // add notes a run. It returns only errors that are not the program's own.
 func (s *series) add(c cost, err error) error {
-	var void *voidError
-	if errors.As(err, &void) {
+	if void, ok := errors.AsType[*voidError](err); ok {
 		s.void = void
 		return nil
 	}

@@ -46,7 +46,7 @@ func (s *sample) file(ctx context.Context, path string, size int64, seed uint64,
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // closed with its error checked below; this is for the ways out before
 	w := bufio.NewWriterSize(f, 256<<10)
 	g := newGenerator(seed)
 	for written := int64(0); written < size; {

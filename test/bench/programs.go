@@ -57,7 +57,7 @@ func (b *bench) runReference(ctx context.Context, s sample, cores int) (cost, er
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return cost{}, fmt.Errorf("running the reference program: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	args := append([]string{referenceFlag, strconv.Itoa(cores), dir}, s.files...)
 	c, out, text, err := start(ctx, cores, b.self, args...)
 	if err != nil {
@@ -116,7 +116,7 @@ func (b *bench) runAgent(ctx context.Context, s sample, j job, cores int) (cost,
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return cost{}, fmt.Errorf("running the agent: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	config := filepath.Join(dir, "stacktrail.yaml")
 	if err := os.WriteFile(config, []byte(configuration(s, j, dir)), 0o600); err != nil {
 		return cost{}, fmt.Errorf("running the agent: %w", err)
@@ -139,7 +139,7 @@ func (b *bench) runAgent(ctx context.Context, s sample, j job, cores int) (cost,
 	if err != nil {
 		return c, &voidError{fmt.Errorf("checking the output: %w", err)}
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }() // only read
 	if c.written, err = want.output(out); err != nil {
 		return c, &voidError{fmt.Errorf("checking the output: %w", err)}
 	}

@@ -61,7 +61,7 @@ func referenceFile(from, to string, in, text []byte) (lines int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }() // only read
 	w, err := os.Create(to)
 	if err != nil {
 		return 0, err

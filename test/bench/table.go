@@ -63,7 +63,9 @@ func printTable(w io.Writer, rows []row) {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s%s\t%s%s\t%s\t%s\n", r.name, r.what, figure, sign, limit(r.goal), sign, limit(r.must), r.verdict(), detail)
 	}
-	t.Flush()
+	if err := t.Flush(); err != nil {
+		fmt.Fprintln(os.Stderr, "printing the table:", err)
+	}
 	for _, r := range rows {
 		if r.void != nil {
 			fmt.Fprintf(w, "\n%s (%s) is void: %v\n", r.name, r.what, r.void)
