@@ -51,7 +51,7 @@ func run(args []string, specs []plugins.Spec) int {
 		for _, f := range faults {
 			fmt.Fprintln(os.Stderr, f)
 		}
-		fmt.Fprintf(os.Stderr, "stacktrail: bad configuration: %d faults\n", len(faults))
+		fmt.Fprintf(os.Stderr, "stacktrail: bad configuration: %s\n", count(len(faults), "fault"))
 		return exitBadConfig
 	case errors.As(err, &exit):
 		fmt.Fprintln(os.Stderr, "stacktrail:", exit.err)
@@ -59,6 +59,14 @@ func run(args []string, specs []plugins.Spec) int {
 	}
 	fmt.Fprintf(os.Stderr, "stacktrail: %v\nTry '%s --help'.\n", err, cmd.CommandPath())
 	return exitUsage
+}
+
+// count says how many things there are.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // exitError is a failure with its exit code. Errors of other types are faults of usage.

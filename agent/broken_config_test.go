@@ -279,3 +279,19 @@ func TestFaultyExpressionsAndNamesAreNamedAtTheirPlace(t *testing.T) {
 		}
 	}
 }
+
+func TestTwoOutputsCannotShareAFile(t *testing.T) {
+	t.Parallel()
+	reg, err := plugins.NewRegistry(builtin()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const text = `pipelines:
+  - name: p
+    inputs: [{stdin: {}}]
+    outputs:
+      - {id: a, file: {path: /srv/out/x.ndjson}}
+      - {id: b, file: {path: /srv/out/x.ndjson}}
+`
+	expect(t, reg, filepath.Join(t.TempDir(), "f.yaml"), "two outputs", text, 6, "")
+}

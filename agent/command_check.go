@@ -59,7 +59,8 @@ there is one. It touches neither logs nor state nor outputs.`,
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
 			for _, p := range cfg.Pipelines {
-				fmt.Fprintf(cmd.OutOrStdout(), "pipeline %s: %d inputs, %d processors, %d outputs\n", p.Name, len(p.Inputs), len(p.Processors), len(p.Outputs))
+				fmt.Fprintf(cmd.OutOrStdout(), "pipeline %s: %s, %s, %s\n",
+					p.Name, count(len(p.Inputs), "input"), count(len(p.Processors), "processor"), count(len(p.Outputs), "output"))
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "configuration is good")
 			return nil

@@ -100,8 +100,12 @@ func (p *parser) all(ctx context.Context, files []string) error {
 			continue
 		}
 		path, err := filepath.Abs(f)
+		var fi os.FileInfo
 		if err == nil {
-			_, err = os.Stat(path)
+			fi, err = os.Stat(path)
+		}
+		if err == nil && fi.IsDir() {
+			err = errors.New("it is a directory; name the files in it")
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("opening %s: %w", f, err))

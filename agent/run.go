@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -32,9 +33,10 @@ type machine struct {
 	log       *slog.Logger
 	store     *checkpoint.Store
 	pipelines []*pipeline.Pipeline
-	keptNode  string        // node id that was made up, kept in the checkpoint
-	asked     chan struct{} // somebody wants a checkpoint soon
-	saveFails bool          // the last checkpoint could not be stored
+	others    map[string]checkpoint.Pipeline // of the checkpoint, not configured now: they may come back
+	keptNode  string                         // node id that was made up, kept in the checkpoint
+	asked     chan struct{}                  // somebody wants a checkpoint soon
+	saveFails bool                           // the last checkpoint could not be stored
 }
 
 // runAgent runs a checked configuration until a signal ends it or, with once, all sources are read.
@@ -83,10 +85,14 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 	}
 	m.runAll(ctx)
 	progress.stop()
-	left := 0
+	left, unread := 0, 0
 	for _, p := range m.pipelines {
-		for _, o := range p.Status().Outputs {
+		s := p.Status()
+		for _, o := range s.Outputs {
 			left += int(o.InFlight)
+		}
+		for _, in := range s.Inputs {
+			unread += len(in.Failures)
 		}
 		p.Close()
 	}
@@ -98,6 +104,9 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 	}
 	if opt.once && left > 0 {
 		return fail(exitFailure, fmt.Errorf("%d events are left for the next start", left))
+	}
+	if opt.once && unread > 0 {
+		return fail(exitFailure, fmt.Errorf("%d sources could not be read to their ends", unread))
 	}
 	log.Info("stopped")
 	return nil
@@ -157,6 +166,7 @@ func (m *machine) save(ctx context.Context, wait time.Duration) bool {
 // saveFrom stores what take says of every pipeline, and tells them once it is safe.
 func (m *machine) saveFrom(take func(*pipeline.Pipeline) pipeline.Snapshot) bool {
 	snap := &checkpoint.Snapshot{NodeID: m.keptNode, Written: time.Now().UTC(), Pipelines: map[string]checkpoint.Pipeline{}}
+	maps.Copy(snap.Pipelines, m.others)
 	taken := make([]pipeline.Snapshot, len(m.pipelines))
 	for i, p := range m.pipelines {
 		taken[i] = take(p)
@@ -214,6 +224,7 @@ func (m *machine) build(snap *checkpoint.Snapshot, opt runOptions) error {
 		opts = append(opts, event.Forget)
 	}
 	pool := event.NewPool(int64(m.cfg.Agent.MemoryLimit), opts...)
+	m.others = maps.Clone(snap.Pipelines)
 	for _, c := range m.cfg.Pipelines {
 		p, err := pipeline.New(c, pipeline.Deps{
 			Log: m.log, Pool: pool, NodeID: node, StateDir: m.cfg.Agent.StateDir, Once: opt.once,
@@ -229,6 +240,10 @@ func (m *machine) build(snap *checkpoint.Snapshot, opt runOptions) error {
 			return fmt.Errorf("building pipeline %q: %w", c.Name, err)
 		}
 		m.pipelines = append(m.pipelines, p)
+		delete(m.others, c.Name)
+	}
+	for name := range m.others {
+		m.log.Info("checkpoint has a pipeline that is not configured, its positions are kept", "pipeline", name)
 	}
 	return nil
 }
@@ -250,12 +265,15 @@ func nodeID(stored string) (id, kept string) {
 	return id, id
 }
 
+// oneStop: timeout(1) and shells send a signal to a process and to its group; within this time that is one wish, not two.
+const oneStop = 200 * time.Millisecond
+
 // signals handles signals until the agent has ended.
 func (m *machine) signals(ended <-chan struct{}, stop func()) {
 	ch := make(chan os.Signal, 8)
 	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
 	defer signal.Stop(ch)
-	stopping := false
+	var stopping time.Time // when the stop was asked for
 	for {
 		select {
 		case <-ended:
@@ -270,11 +288,14 @@ func (m *machine) signals(ended <-chan struct{}, stop func()) {
 					p.Reopen()
 				}
 			default:
-				if stopping {
+				if !stopping.IsZero() && time.Since(stopping) < oneStop {
+					continue
+				}
+				if !stopping.IsZero() {
 					m.log.Error("stopped at once by a second signal", "signal", s.String())
 					os.Exit(exitFailure)
 				}
-				stopping = true
+				stopping = time.Now()
 				m.log.Info("stopping", "signal", s.String(), "timeout", m.cfg.Agent.StopTimeout)
 				stop()
 			}

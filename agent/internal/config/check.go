@@ -22,6 +22,20 @@ func (l *loader) checkMemory(root conf.Node) {
 	}
 }
 
+// checkSameFiles refuses outputs that write one file: each would cut off what the other wrote.
+func (l *loader) checkSameFiles() {
+	first := map[string]string{}
+	for _, w := range l.writers {
+		for _, path := range w.paths {
+			if other, taken := first[path]; taken && other != w.what {
+				l.add(w.node.Fault("%s is written by %s already: two outputs cannot share a file", path, other))
+				break
+			}
+			first[path] = w.what
+		}
+	}
+}
+
 // checkOwnFiles refuses inputs that would read what the agent writes.
 func (l *loader) checkOwnFiles() {
 	own := append(slices.Clone(l.writers), writer{what: "the agent's state", paths: []string{

@@ -144,6 +144,7 @@ func Load(src Source, reg *plugins.Registry) (*Config, error) {
 	}
 	l.checkMemory(root)
 	l.checkOwnFiles()
+	l.checkSameFiles()
 	if len(l.faults) > 0 {
 		l.faults.Sort()
 		return nil, l.faults

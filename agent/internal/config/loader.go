@@ -159,7 +159,7 @@ func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]ev
 		return err
 	}, final)
 	if w, is := cfg.(plugins.PathWriter); is {
-		l.writers = append(l.writers, writer{at, "output " + c.ID, w.WrittenPaths()})
+		l.writers = append(l.writers, writer{at, fmt.Sprintf("output %s of pipeline %s", c.ID, p.Name), w.WrittenPaths()})
 	}
 	l.needed += int64(pol.Queue.Bytes) + int64(pol.Batch.Bytes)
 	p.Outputs = append(p.Outputs, c)

@@ -82,6 +82,9 @@ func positionOnly(e *event.Event) *event.Event {
 	return c
 }
 
+// quiet is the log of a dead letter's restore, which has the same fate as its output's, and that is said already.
+func quiet(*slog.Logger) *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 // restore cuts a plugin that can undo back to a token.
 func restore(plug plugins.Output, token []byte, refuse string, log *slog.Logger) error {
 	c, ok := plug.(plugins.Committer)

@@ -37,6 +37,8 @@ type output struct {
 	retries  int64
 	requests int64
 	lastErr  string
+	unsaid   int64     // events dropped since it was said last
+	saidAt   time.Time // when that was
 	closed   bool
 	stable   stable // what a snapshot says
 	stored   int    // number of the last stable moment that is in a checkpoint
@@ -113,14 +115,20 @@ func (o *output) enqueue(ctx context.Context, b *event.Batch, events []*event.Ev
 			o.accounts.Dropped += int64(len(events))
 			o.account(b, len(events), dead)
 			o.settleLocked(b.Stream, b.Span.To)
+			o.tellDropsLocked(b, len(events))
 			o.mu.Unlock()
 			return nil
 		}
+		stalled := time.NewTimer(stallAfter)
+		defer stalled.Stop()
 		for o.queued > 0 && o.queued+it.bytes > int64(o.Queue.Bytes) {
 			room := o.room
 			o.mu.Unlock()
 			select {
 			case <-room:
+				stalled.Reset(stallAfter)
+			case <-stalled.C:
+				o.log.Warn("output takes nothing, reading waits for it", "for", stallAfter)
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -147,6 +155,34 @@ func (o *output) enqueue(ctx context.Context, b *event.Batch, events []*event.Ev
 	r.events += len(events)
 	r.signal()
 	return nil
+}
+
+const (
+	// stallAfter is how long an output may take nothing before it is said.
+	stallAfter = 15 * time.Second
+	// dropsEvery is how often drops are said while they go on.
+	dropsEvery = 30 * time.Second
+)
+
+// tellDropsLocked says what on_full: drop dropped: the first batch at once, then sums. The caller holds mu.
+func (o *output) tellDropsLocked(b *event.Batch, n int) {
+	o.unsaid += int64(n)
+	if time.Since(o.saidAt) < dropsEvery {
+		return
+	}
+	o.log.Warn("queue is full, events are dropped", "count", o.unsaid, "total", o.accounts.Dropped, "stream", b.Stream,
+		"from", b.Span.From.Seq, "to", b.Span.To.Seq)
+	o.unsaid, o.saidAt = 0, time.Now()
+}
+
+// tellEnd says at the end what was dropped since it was said last.
+func (o *output) tellEnd() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.unsaid > 0 {
+		o.log.Warn("queue was full, events were dropped", "count", o.unsaid, "total", o.accounts.Dropped)
+		o.unsaid = 0
+	}
 }
 
 // account counts a batch as offered. The caller holds mu.
@@ -268,7 +304,7 @@ func (o *output) start(ctx context.Context, token, deadToken []byte, refuse stri
 	}
 	o.stable.token, o.stable.deadToken = token, deadToken
 	if o.dead != nil {
-		if err := restore(o.dead.out, deadToken, refuse, o.dead.log); err != nil {
+		if err := restore(o.dead.out, deadToken, refuse, quiet(o.dead.log)); err != nil {
 			return fmt.Errorf("restoring the dead letter of output %q: %w", o.ID, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -242,8 +243,16 @@ func (p *Pipeline) addDeadLetters() error {
 }
 
 // recall takes over what the checkpoint knows. An output that it does not know starts where the most advanced of the others
-// stands.
+// stands. One that was not configured for a while goes on where it stood: streams that came meanwhile it gets from their
+// beginning.
 func (p *Pipeline) recall() {
+	if len(p.State.Streams) > 0 {
+		for _, o := range p.outputs {
+			if _, known := p.State.Outputs[o.ID]; !known {
+				p.log.Info("new output starts where the others stand", "id", o.ID)
+			}
+		}
+	}
 	for _, s := range p.State.Streams {
 		in := p.inputByID(s.Input)
 		if in == nil {
@@ -253,6 +262,7 @@ func (p *Pipeline) recall() {
 		close(st.durable)
 		st.Stream = plugins.Stream{Name: s.Name, Lane: s.Lane, Meta: s.Meta, Drained: s.Drained}
 		st.lane = p.laneLocked(s.Lane)
+		st.absent = maps.Clone(s.Cursors)
 		var most event.Position
 		for _, c := range s.Cursors {
 			if c.Seq >= most.Seq {
@@ -261,10 +271,14 @@ func (p *Pipeline) recall() {
 		}
 		for _, o := range p.outputs {
 			at := most
+			if _, known := p.State.Outputs[o.ID]; known {
+				at = event.Position{}
+			}
 			if c, ok := s.Cursors[o.ID]; ok {
 				at = position(c)
 			}
 			o.openStream(s.Name, at)
+			delete(st.absent, o.ID)
 		}
 		p.streams[s.Name] = st
 	}
@@ -357,6 +371,11 @@ func (p *Pipeline) Run(ctx context.Context) {
 	go func() {
 		runners.Wait()
 		close(drained)
+	}()
+	defer func() {
+		for _, o := range p.outputs {
+			o.tellEnd()
+		}
 	}()
 	select {
 	case <-drained:

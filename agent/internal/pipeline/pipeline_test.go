@@ -386,3 +386,23 @@ func TestKeepsTheTailWhenAStreamCannotBeReadAgain(t *testing.T) {
 		t.Errorf("%d records are left of %d: they were cut off although they cannot be read again", len(f.all()), n)
 	}
 }
+
+func TestAnOutputThatWasNotConfiguredForAWhileGoesOnWhereItStood(t *testing.T) {
+	t.Parallel()
+	one, two := &far{}, &far{}
+	in := &numbers{streams: []string{"a"}, n: 100, batch: 10}
+	both := []OutputConfig{outputConfig("stays", undoing(one, nil)), outputConfig("leaves", undoing(two, nil))}
+	r := newRig(t, Config{Name: "p", Inputs: []InputConfig{inputConfig(in)}, Outputs: both})
+	r.runOnce()
+	for i := range 2 { // two runs without it, one more record and one more stream in each
+		r.cfg.Outputs = both[:1]
+		in.n += 50
+		in.streams = append(in.streams, fmt.Sprintf("late%d", i))
+		r.runOnce()
+	}
+	r.cfg.Outputs = both
+	in.n += 50
+	r.runOnce()
+	exactly(t, one.all(), in.streams, in.n, nil)
+	exactly(t, two.all(), in.streams, in.n, nil)
+}

@@ -125,12 +125,12 @@ func (r *runner) deliver(ctx context.Context, evs []*event.Event, its []*item) b
 	panics := 0
 	for len(evs) > 0 {
 		err := r.write(ctx, evs)
+		if err != nil && ctx.Err() != nil {
+			return false
+		}
 		o.note(err)
 		if err == nil {
 			return o.settle(ctx, evs, its, outcomeDelivered, "")
-		}
-		if ctx.Err() != nil {
-			return false
 		}
 		var partial *plugins.PartialError
 		var permanent *plugins.PermanentError

@@ -73,6 +73,8 @@ func (o *output) partlyWritten() bool {
 // moment, are brought up to date first.
 func (p *Pipeline) gather(refresh bool) Snapshot {
 	s := Snapshot{Pipeline: checkpoint.Pipeline{Outputs: map[string]checkpoint.Output{}}}
+	// Outputs that are not configured now may come back: what is known of them is kept.
+	maps.Copy(s.Outputs, p.State.Outputs)
 	stables := make([]stable, len(p.outputs))
 	for i, o := range p.outputs {
 		if refresh && o.committer == nil {
@@ -101,6 +103,7 @@ func (p *Pipeline) gather(refresh bool) Snapshot {
 		c := checkpoint.Stream{
 			Input: st.in.ID, Name: name, Lane: st.Lane, Meta: st.Meta, Drained: st.Drained, Cursors: map[string]checkpoint.Cursor{},
 		}
+		maps.Copy(c.Cursors, st.absent)
 		complete := true
 		for i, o := range p.outputs {
 			at, known := stables[i].cursors[name]

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/stacktrail/stacktrail/agent/internal/checkpoint"
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
@@ -27,9 +28,10 @@ type stream struct {
 	plugins.Stream
 	in      *input
 	lane    *lane
-	opening sync.Mutex    // held while laggards are brought forward
-	opened  bool          // guarded by opening
-	durable chan struct{} // closed once the checkpoint names the stream
+	opening sync.Mutex                   // held while laggards are brought forward
+	opened  bool                         // guarded by opening
+	durable chan struct{}                // closed once the checkpoint names the stream
+	absent  map[string]checkpoint.Cursor // of outputs that are not configured now
 }
 
 // Known returns the input's streams of the checkpoint.
