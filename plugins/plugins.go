@@ -90,6 +90,14 @@ type Committer interface {
 	Restore(token []byte) (cut int64, err error)
 }
 
+// Confirmer is implemented by Committers that put off what no Restore can undo until the checkpoint is past it. Stored says that
+// a token is stored for good, so that no restart asks for an older one. It may be called at any time before Close, also while
+// another method runs, and with a token that it knows of; it returns at once. Without it the output learns of it from the next
+// call of Token.
+type Confirmer interface {
+	Stored(token []byte)
+}
+
 // ErrGone is wrapped by a Replayer's errors when the records asked for are proved to exist no more. Not being able to look is
 // another error.
 var ErrGone = errors.New("the records are gone")

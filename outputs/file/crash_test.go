@@ -26,6 +26,7 @@ type scenario struct {
 	maxOpen  int
 	idle     int64
 	dates    bool // events go over midnight, forth and back
+	told     bool // the output is told that the last token is stored
 }
 
 // snapshot is what a checkpoint holds: a token, and how many events stand before it.
@@ -65,7 +66,7 @@ func (a *agent) build() *output {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	o.waitJob, o.maxOpen, o.idle = true, a.sc.maxOpen, a.sc.idle
+	o.worker.manual, o.maxOpen, o.idle = true, a.sc.maxOpen, a.sc.idle
 	return o
 }
 
@@ -74,6 +75,22 @@ func (a *agent) run(from snapshot, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	a.stored = []snapshot{from}
 	o := a.build()
+	var j *job // the worker's: any step of it may come between any two of the rest
+	var done error
+	ran := false
+	work := func(most int) {
+		for range rng.IntN(most + 1) {
+			switch {
+			case j == nil:
+				j, _ = o.claim()
+			case !ran:
+				done, ran = j.run(), true
+			default:
+				o.settle(j, done)
+				j, ran = nil, false
+			}
+		}
+	}
 	if _, err := o.Restore(from.token); err != nil {
 		a.t.Fatalf("restoring: %v", err)
 	}
@@ -85,10 +102,16 @@ func (a *agent) run(from snapshot, seed uint64) {
 			a.t.Fatalf("taking a token: %v", err)
 		}
 		a.stored = append(a.stored, snapshot{tok, at})
+		work(4)
+		if rng.IntN(2) == 0 || at == a.sc.events && a.sc.told {
+			a.stored = a.stored[len(a.stored)-1:]
+			o.Stored(tok)
+			work(8)
+		}
 	}
 	checkpoint()
 	if from.token == nil {
-		a.stored = a.stored[1:] // the first token is stored before anything is written
+		a.stored = a.stored[len(a.stored)-1:] // the first token is stored before anything is written
 	}
 	for at < a.sc.events {
 		for range 1 + rng.IntN(3) {
@@ -97,13 +120,24 @@ func (a *agent) run(from snapshot, seed uint64) {
 				a.t.Fatalf("writing: %v", err)
 			}
 			at = to
+			work(4)
 		}
 		checkpoint()
 	}
-	checkpoint()
-	checkpoint()
+	if rng.IntN(2) == 0 {
+		checkpoint()
+		checkpoint()
+	}
+	for j != nil { // Close waits for the worker
+		work(1)
+	}
 	if err := o.Close(); err != nil {
 		a.t.Fatalf("closing: %v", err)
+	}
+	for name := range a.disk.names {
+		if _, gz, ok := slot("all.ndjson", path.Base(name)); ok && !gz && a.sc.told && a.sc.cfg.Rotate.Compress == gzipFiles {
+			a.t.Errorf("%s was not compressed though the last token is stored", name)
+		}
 	}
 }
 
@@ -196,6 +230,7 @@ func scenarios() map[string]scenario {
 		"rotated":                 {cfg: rotating, services: 3, events: 30, maxOpen: 256, idle: 64},
 		"rotated, synced always":  {cfg: always, services: 3, events: 20, maxOpen: 256, idle: 64},
 		"rotated and compressed":  {cfg: packed, services: 3, events: 30, maxOpen: 256, idle: 64},
+		"compressed to the end":   {cfg: packed, services: 3, events: 30, maxOpen: 256, idle: 64, told: true},
 		"rotated, few kept":       {cfg: few, services: 1, events: 36, maxOpen: 256, idle: 64},
 		"idle paths":              {cfg: base("/out/{{service}}.ndjson"), services: 5, events: 40, maxOpen: 256, idle: 0},
 		"many paths":              {cfg: many, services: 7, events: 26, maxOpen: 256, idle: 0, dates: true},

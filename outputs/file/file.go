@@ -41,6 +41,7 @@ import (
 	"log/slog"
 	"path"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -100,6 +101,7 @@ func build(c Config, env plugins.Env, trees treeFunc) (*output, error) {
 		cfg: c, template: t, log: env.Log, fail: env.Fail, stateDir: env.StateDir, trees: trees,
 		files: map[string]*file{}, dirs: map[string]struct{}{}, values: map[string]struct{}{},
 		adopted: map[string]struct{}{}, trim: map[string]struct{}{}, maxOpen: maxOpen, idle: idleTokens,
+		worker: worker{wake: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})},
 	}
 	opt := schema.EncodeOptions{Newline: true, EventID: c.EventID}
 	if env.Encoder != nil {
@@ -117,8 +119,11 @@ func build(c Config, env plugins.Env, trees treeFunc) (*output, error) {
 	return o, nil
 }
 
-// output is used from one goroutine at a time, but for Reopen.
+// output is used from one goroutine at a time, but for Reopen and Stored. mu keeps its worker, which compresses what was put
+// aside, away from the rest: it guards all that is not atomic.
 type output struct {
+	mu sync.Mutex
+
 	cfg      Config
 	template *template
 	enc      *schema.Encoder
@@ -157,7 +162,16 @@ type output struct {
 	trim    map[string]struct{}
 	queue   []*retired
 	job     *job
-	waitJob bool // tests let each compression end before the next step
+	worker  worker
+	taken   atomic.Pointer[takenToken]
+	told    atomic.Int64 // the newest generation that the agent has said to be stored
+	closed  bool
+}
+
+// takenToken is the last token.
+type takenToken struct {
+	gen  int64
+	text []byte
 }
 
 // file is one path and its open file.
@@ -187,6 +201,8 @@ func (o *output) Write(ctx context.Context, events []*event.Event) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.broken != nil {
 		return o.broken
 	}
@@ -396,20 +412,12 @@ func (o *output) ready(f *file) error {
 			return err
 		}
 	}
+	h, st, created, err := o.openLocked(f.name)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", o.full(f.name), err)
+	}
 	if o.cfg.Rotate.Size > 0 {
 		o.adopt(f.name)
-	}
-	h, created, err := o.tree.open(f.name, true, fs.FileMode(o.cfg.Mode))
-	if err != nil {
-		return fmt.Errorf("opening %s: %w", o.full(f.name), err)
-	}
-	if created {
-		o.dirs[path.Dir(f.name)] = struct{}{}
-	}
-	st, err := h.stat()
-	if err != nil {
-		_ = h.Close()
-		return fmt.Errorf("opening %s: %w", o.full(f.name), err)
 	}
 	f.h, f.inode, f.length, f.created = h, st.inode, st.size, created
 	f.covered, f.written, f.torn, f.dirty = -1, o.gen, false, false
@@ -419,6 +427,36 @@ func (o *output) ready(f *file) error {
 		return err
 	}
 	return nil
+}
+
+// openLocked opens a file to write it, alone.
+func (o *output) openLocked(name string) (h handle, st info, created bool, err error) {
+	const tries = 3
+	for range tries {
+		h, created, err = o.tree.open(name, true, fs.FileMode(o.cfg.Mode))
+		if err != nil {
+			return nil, st, false, err
+		}
+		if created {
+			o.dirs[path.Dir(name)] = struct{}{}
+		}
+		if err = h.lock(); err == nil {
+			st, err = h.stat()
+		}
+		var at info
+		if err == nil {
+			at, err = o.tree.lstat(name)
+		}
+		if err == nil && at.inode == st.inode {
+			return h, st, created, nil
+		}
+		_ = h.Close()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, st, false, err
+		}
+		err = errors.New("the file was put aside by another program meanwhile") // and perhaps let go then
+	}
+	return nil, st, false, err
 }
 
 // look compares an open file with what is known of it: others may have cut or removed it.
@@ -636,13 +674,17 @@ func (o *output) letGo() {
 	}
 }
 
-// Close lets go of all files. What was written after the last token is cut when the next run restores it.
+// Close compresses what the last token that is known to be stored is past, for at most closeBudget, and lets go of all files.
+// What was written after the last token is cut when the next run restores it.
 func (o *output) Close() error {
-	var errs []error
-	if o.job != nil {
-		o.job.stop.Store(true)
-		o.finishJob(true)
+	if o.closed {
+		return nil
 	}
+	o.closed = true
+	o.finishWork()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var errs []error
 	for name, f := range o.files {
 		if f.h != nil {
 			errs = append(errs, o.release(f))
@@ -661,6 +703,7 @@ func (o *output) Close() error {
 
 var (
 	_ plugins.Committer = (*output)(nil)
+	_ plugins.Confirmer = (*output)(nil)
 	_ plugins.Reopener  = (*output)(nil)
 	_ plugins.Closer    = (*output)(nil)
 )

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,7 +79,7 @@ func onDisk(t *testing.T, cfg Config, d *disk) *output {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.waitJob = true
+	o.worker.manual = true
 	return o
 }
 
@@ -332,6 +333,83 @@ func TestCompressionInTheBackground(t *testing.T) {
 		<-tick.C
 	}
 	t.Errorf("there are not three compressed files: %s", readDir(dir)[:500])
+}
+
+func TestCompressionNeedsNoFurtherToken(t *testing.T) {
+	t.Parallel()
+	c := config("$DIR/out/a.ndjson")
+	c.Rotate = Rotate{Size: 300, Keep: 50, Compress: gzipFiles}
+	plain := func(dir string) []string {
+		names, _ := filepath.Glob(dir + "/out/a.ndjson.*")
+		return slices.DeleteFunc(names, func(n string) bool { return strings.HasSuffix(n, ".gz") })
+	}
+	fill := func(o *output) []byte {
+		for n := range 40 {
+			must(t, o.Write(context.Background(), numbered("a", n)))
+		}
+		return take(t, o)
+	}
+	t.Run("an idle output", func(t *testing.T) {
+		t.Parallel()
+		o, dir := onReal(t, c)
+		tok := fill(o)
+		if len(plain(dir)) == 0 {
+			t.Fatal("nothing was put aside")
+		}
+		o.Stored(tok)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for range 10000 {
+			if len(plain(dir)) == 0 {
+				return
+			}
+			<-tick.C
+		}
+		t.Errorf("not compressed: %v", plain(dir))
+	})
+	t.Run("at the end", func(t *testing.T) {
+		t.Parallel()
+		o, dir := onReal(t, c)
+		o.Stored(fill(o))
+		must(t, o.Close())
+		if len(plain(dir)) > 0 {
+			t.Errorf("not compressed: %v", plain(dir))
+		}
+	})
+	t.Run("by the next run", func(t *testing.T) {
+		t.Parallel()
+		o, dir := onReal(t, c)
+		tok := fill(o)
+		must(t, o.Close())
+		if len(plain(dir)) == 0 {
+			t.Fatal("compressed what a restart may still cut")
+		}
+		c := c
+		c.Path = dir + "/out/a.ndjson"
+		o, err := build(c, plugins.Env{StateDir: dir + "/state"}, newTree)
+		must(t, err)
+		_, err = o.Restore(tok)
+		must(t, err)
+		o.Stored(take(t, o))
+		must(t, o.Close())
+		if len(plain(dir)) > 0 {
+			t.Errorf("not compressed: %v", plain(dir))
+		}
+	})
+}
+
+func TestTwoWritersOfOneFileAreRefused(t *testing.T) {
+	t.Parallel()
+	one, dir := onReal(t, config("$DIR/out/a.ndjson"))
+	must(t, one.Write(context.Background(), numbered("a", 1)))
+	two, err := build(config(dir+"/out/a.ndjson"), plugins.Env{StateDir: dir + "/state2"}, newTree)
+	must(t, err)
+	defer func() { _ = two.Close() }()
+	if err := two.Write(context.Background(), numbered("a", 2)); !errors.Is(err, errInUse) || !strings.Contains(err.Error(), dir+"/out/a.ndjson") {
+		t.Errorf("the second writer: %v", err)
+	}
+	must(t, one.Close())
+	must(t, two.Write(context.Background(), numbered("a", 2)))
 }
 
 func TestFieldsStayBelowTheBase(t *testing.T) {

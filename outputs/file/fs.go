@@ -35,6 +35,20 @@ type handle interface {
 	Truncate(size int64) error
 	Sync() error
 	stat() (info, error)
+	// lock takes the file for this handle alone, until it is closed, or returns errInUse.
+	lock() error
+}
+
+var errInUse = errors.New("the file is written by another output or agent")
+
+// free returns errInUse if another handle has locked the file, another error if it cannot be opened.
+func free(t filesystem, name string) error {
+	h, _, err := t.open(name, false, 0)
+	if err != nil {
+		return err
+	}
+	err = h.lock()
+	return errors.Join(err, h.Close())
 }
 
 // info is what the output asks of a file.
@@ -241,6 +255,21 @@ func (f osFile) stat() (info, error) {
 		return info{}, err
 	}
 	return infoOf(st), nil
+}
+
+// lock takes an advisory lock. Where the file system knows none, there is nothing to protect with: it is as if it was free.
+func (f osFile) lock() error {
+	for {
+		switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EWOULDBLOCK):
+			return errInUse
+		case errors.Is(err, errors.ErrUnsupported):
+			return nil
+		default:
+			return err
+		}
+	}
 }
 
 func infoOf(st fs.FileInfo) info {

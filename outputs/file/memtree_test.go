@@ -240,6 +240,8 @@ func (h *memFile) Sync() error {
 
 func (h *memFile) Close() error { return nil }
 
+func (h *memFile) lock() error { return nil }
+
 func (h *memFile) stat() (info, error) {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()

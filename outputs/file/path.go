@@ -335,6 +335,12 @@ func looksRotated(name []byte) bool {
 
 const tempSuffix = ".gz.tmp"
 
+// familyOf returns the path whose files are compressed there.
+func familyOf(temp string) string {
+	dir, name := path.Split(temp)
+	return dir + strings.TrimSuffix(strings.TrimPrefix(name, "."), tempSuffix)
+}
+
 // tempName is where a file of this path's family is compressed.
 func tempName(name string) string {
 	dir, base := path.Split(name)

@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
 // retired is a file that was put aside. Until a checkpoint is past it, it may have to be cut, so it is neither compressed nor
@@ -21,22 +23,104 @@ type retired struct {
 	gen   int64 // in which it was put aside
 	h     handle
 	dirty bool
-	after int64 // generation before which compressing is not tried (again)
+	after time.Time // before it compressing is not tried again
+	// adopted: an earlier run put it aside.
+	adopted bool
 }
 
 const (
 	// maxRetired files wait for a checkpoint; with more, files grow beyond rotate.size instead.
 	maxRetired = 64
-	// retryCompress: after so many tokens a failed compression is tried again.
-	retryCompress = 60
+	// retryCompress: after so long a failed compression, or removal, is tried again.
+	retryCompress = time.Minute
+	// closeBudget is how long Close goes on compressing. What is left then is found by the next run.
+	closeBudget = 5 * time.Second
 )
 
-// job is a compression in the background: it has its two files, and touches nothing else.
+// job is one compression. It has its two files, and touches nothing else.
 type job struct {
-	of   *retired
-	temp string
-	stop atomic.Bool
-	done chan error
+	of       *retired
+	temp     string
+	src, dst handle
+	stop     *atomic.Bool
+}
+
+// worker compresses and removes what was put aside, one file after the other, from when there is something to do until Close.
+type worker struct {
+	manual  bool          // tests take the steps themselves
+	started bool          // under the output's mutex, as is all that has no other guard
+	wake    chan struct{} // something became safe
+	quit    chan struct{} // closed by Close: return when nothing is left to do
+	ended   chan struct{} // closed by the worker
+	hurry   atomic.Bool   // return now
+}
+
+// kickLocked has the worker look for what it can do.
+func (o *output) kickLocked() {
+	w := &o.worker
+	if w.manual || len(o.retired)+len(o.queue)+len(o.trim) == 0 {
+		return
+	}
+	if !w.started {
+		w.started = true
+		go o.work()
+	}
+	w.nudge()
+}
+
+func (w *worker) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *output) work() {
+	w := &o.worker
+	defer close(w.ended)
+	for {
+		j, again := o.claim()
+		if j != nil {
+			o.settle(j, j.run())
+			continue
+		}
+		var retry <-chan time.Time
+		if again {
+			retry = time.After(retryCompress)
+		}
+		select {
+		case <-w.quit:
+			return
+		case <-w.wake:
+		case <-retry:
+		}
+	}
+}
+
+// finishWork has the worker do what is safe by now, for at most closeBudget, and waits until it has ended.
+func (o *output) finishWork() {
+	if o.worker.manual {
+		for j, _ := o.claim(); j != nil; j, _ = o.claim() {
+			o.settle(j, j.run())
+		}
+		return
+	}
+	o.mu.Lock()
+	o.kickLocked()
+	started := o.worker.started
+	o.mu.Unlock()
+	close(o.worker.quit)
+	if !started {
+		return
+	}
+	t := time.NewTimer(closeBudget)
+	defer t.Stop()
+	select {
+	case <-o.worker.ended:
+	case <-t.C:
+		o.worker.hurry.Store(true)
+		<-o.worker.ended
+	}
 }
 
 // slots is what is there of a path's files put aside.
@@ -63,9 +147,22 @@ func (o *output) slotsOf(name string) (slots, error) {
 	return s, nil
 }
 
+// beyond returns the numbers above keep, the oldest file's first: whatever interrupts their removal leaves no gap.
+func (s slots) beyond(keep int) []int {
+	var all []int
+	for k := range s.plain {
+		all = append(all, k)
+	}
+	for k := range s.gz {
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(a, b int) int { return b - a })
+	return slices.DeleteFunc(slices.Compact(all), func(k int) bool { return k <= keep })
+}
+
 // putAside renames the file, and those put aside before it. When that cannot be done now, the file simply grows on.
 func (o *output) putAside(f *file) bool {
-	if len(o.retired) >= maxRetired {
+	if o.ownRetired() >= maxRetired {
 		f.held = o.gen
 		return false
 	}
@@ -78,6 +175,15 @@ func (o *output) putAside(f *file) bool {
 	f.h, f.inode, f.length, f.covered, f.dirty = nil, 0, 0, -1, false
 	o.open--
 	return true
+}
+
+func (o *output) ownRetired() (n int) {
+	for _, r := range o.retired {
+		if !r.adopted {
+			n++
+		}
+	}
+	return n
 }
 
 // shift renames path to path.1, path.1 to path.2 and so on, up to the first number that is free.
@@ -126,11 +232,27 @@ func (o *output) adopt(name string) {
 			continue
 		}
 		if o.cfg.Rotate.Compress == gzipFiles && k <= o.cfg.Rotate.Keep {
-			o.retired = append(o.retired, &retired{name: name, inode: st.inode, gen: o.gen})
+			o.retired = append(o.retired, &retired{name: name, inode: st.inode, gen: o.gen, adopted: true})
 		}
 	}
 	if len(s.plain)+len(s.gz) > o.cfg.Rotate.Keep {
 		o.trim[name] = struct{}{}
+	}
+}
+
+// adoptKnown finds what earlier runs put aside of paths that may never be opened again: those that the token and the journal
+// name, and the only path of a template without fields and dates. A path that somebody else is writing is left alone.
+func (o *output) adoptKnown(names map[string]struct{}) {
+	if o.cfg.Rotate.Size == 0 {
+		return
+	}
+	if o.template.static {
+		names[string(o.render.render(o.template, event.NewBatch("").Append(), time.Time{}))] = struct{}{}
+	}
+	for name := range names {
+		if err := free(o.tree, name); err == nil || errors.Is(err, fs.ErrNotExist) {
+			o.adopt(name)
+		}
 	}
 }
 
@@ -149,11 +271,16 @@ func (o *output) sealed(r *retired) error {
 	return nil
 }
 
-// tidy compresses and removes what a stored checkpoint is past. A file put aside in generation g is whole in token g+1, which is
-// stored when token g+2 is taken. Faults are said and tried again: they never stop the writing.
-func (o *output) tidy() {
+// storedLocked returns the newest generation whose token is known to be stored: the agent has said so, or has taken the next.
+func (o *output) storedLocked() int64 { return max(o.gen-1, o.told.Load()) }
+
+// tidyLocked removes what a stored checkpoint is past, and queues what may be compressed. A file put aside in generation g is
+// whole in token g+1, so no restart touches it once that one is stored. Faults are said and tried again: they never stop the
+// writing. It reports whether there are some.
+func (o *output) tidyLocked() (again bool) {
+	stored := o.storedLocked()
 	o.retired = slices.DeleteFunc(o.retired, func(r *retired) bool {
-		if r.gen+2 > o.gen {
+		if r.gen+1 > stored {
 			return false
 		}
 		o.trim[r.name] = struct{}{}
@@ -166,26 +293,47 @@ func (o *output) tidy() {
 		rest, err := o.trimOne(name)
 		if err != nil {
 			o.log.Warn("removing old output files", "path", o.full(name), "error", err)
+			again = true
 		}
 		if !rest {
 			delete(o.trim, name)
 		}
 	}
-	for i := 0; o.job == nil && i < len(o.queue); i++ {
-		if r := o.queue[i]; r.after <= o.gen {
-			o.queue = slices.Delete(o.queue, i, i+1)
-			i--
-			if err := o.compress(r); err != nil {
-				o.log.Warn("compressing output file", "path", o.full(r.name), "error", err)
-				r.after = o.gen + retryCompress
-				o.queue = append(o.queue, r)
-				break
-			}
+	return again
+}
+
+// claim tidies and begins the next compression. Without one, it reports whether something failed that is to be tried again.
+func (o *output) claim() (j *job, again bool) {
+	if o.worker.hurry.Load() {
+		return nil, false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	again = o.tidyLocked()
+	now := time.Now()
+	for i := 0; i < len(o.queue); i++ {
+		r := o.queue[i]
+		if r.after.After(now) {
+			again = true
+			continue
+		}
+		o.queue = slices.Delete(o.queue, i, i+1)
+		i--
+		j, err := o.compressLocked(r)
+		if err != nil {
+			o.compressFailedLocked(r, err)
+			again = true
+		} else if j != nil {
+			return j, false
 		}
 	}
-	if o.waitJob {
-		o.finishJob(true)
-	}
+	return nil, again
+}
+
+func (o *output) compressFailedLocked(r *retired, err error) {
+	o.log.Warn("compressing output file", "path", o.full(r.name), "error", err)
+	r.after = time.Now().Add(retryCompress)
+	o.queue = append(o.queue, r)
 }
 
 // trimOne removes the path's files beyond rotate.keep. It reports whether some have to wait.
@@ -194,9 +342,9 @@ func (o *output) trimOne(name string) (rest bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	for _, m := range []map[int]string{s.plain, s.gz} {
-		for k, n := range m {
-			if k <= o.cfg.Rotate.Keep {
+	for _, k := range s.beyond(o.cfg.Rotate.Keep) {
+		for _, n := range []string{s.plain[k], s.gz[k]} {
+			if n == "" {
 				continue
 			}
 			st, err := o.tree.lstat(n)
@@ -204,15 +352,16 @@ func (o *output) trimOne(name string) (rest bool, err error) {
 				return true, err
 			}
 			if slices.ContainsFunc(o.retired, func(r *retired) bool { return r.inode == st.inode }) {
-				rest = true
-				continue
+				return true, nil
 			}
 			if err := o.tree.remove(n); err != nil {
 				return true, err
 			}
+			// Its inode may be another file's from now on.
+			o.queue = slices.DeleteFunc(o.queue, func(r *retired) bool { return r.inode == st.inode })
 		}
 	}
-	return rest, nil
+	return false, nil
 }
 
 // nameOf finds the plain file put aside by its inode; "" when it is gone.
@@ -232,44 +381,46 @@ func (o *output) nameOf(r *retired) (string, error) {
 // gzipMagic begins every gzip file, and no line of JSON.
 const gzipMagic = "\x1f\x8b"
 
-// compress starts to compress a file put aside, in the background.
-func (o *output) compress(r *retired) error {
+// compressLocked begins to compress a file put aside; there may be nothing to do.
+func (o *output) compressLocked(r *retired) (*job, error) {
+	if slices.ContainsFunc(o.retired, func(n *retired) bool { return n.inode == r.inode }) {
+		return nil, nil // it was removed, and a newer file has got its inode
+	}
 	name, err := o.nameOf(r)
 	if err != nil || name == "" {
-		return err
+		return nil, err
 	}
 	src, _, err := o.tree.open(name, false, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if isGzip(src) {
 		_ = src.Close()
-		return o.nameCompressed(name)
+		return nil, o.nameCompressed(name)
 	}
-	j := &job{of: r, temp: tempName(r.name), done: make(chan error, 1)}
-	if err := o.journal.add(entry{Gen: o.gen, Path: j.temp, Temp: true}); err != nil {
+	temp := tempName(r.name)
+	if err := o.journal.add(entry{Gen: o.gen, Path: temp, Temp: true}); err != nil {
 		_ = src.Close()
-		return err
+		return nil, err
 	}
-	dst, err := o.tree.make(j.temp, fs.FileMode(o.cfg.Mode))
+	dst, err := o.tree.make(temp, fs.FileMode(o.cfg.Mode))
 	if err != nil {
 		_ = src.Close()
-		return err
+		return nil, err
 	}
-	o.job = j
-	go func() { j.done <- j.run(src, dst) }()
-	return nil
+	o.job = &job{of: r, temp: temp, src: src, dst: dst, stop: &o.worker.hurry}
+	return o.job, nil
 }
 
 var errStopped = errors.New("stopped")
 
-func (j *job) run(src, dst handle) error {
-	err := j.copy(src, dst)
+// run fills the temporary file. The plain one stays open: its inode must not become another file's before settle has looked.
+func (j *job) run() error {
+	err := j.copy(j.src, j.dst)
 	if err == nil {
-		err = dst.Sync()
+		err = j.dst.Sync()
 	}
-	_ = src.Close()
-	return errors.Join(err, dst.Close())
+	return errors.Join(err, j.dst.Close())
 }
 
 func (j *job) copy(src, dst handle) error {
@@ -295,22 +446,10 @@ func (j *job) copy(src, dst handle) error {
 	}
 }
 
-// finishJob puts a finished compression into the place of its plain file. It waits for the end only if asked to.
-func (o *output) finishJob(wait bool) {
-	j := o.job
-	if j == nil {
-		return
-	}
-	var err error
-	if wait {
-		err = <-j.done
-	} else {
-		select {
-		case err = <-j.done:
-		default:
-			return
-		}
-	}
+// settle puts a finished compression into the place of its plain file.
+func (o *output) settle(j *job, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.job = nil
 	var name string
 	if err == nil {
@@ -323,10 +462,9 @@ func (o *output) finishJob(wait bool) {
 	} else if rerr := o.tree.remove(j.temp); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 		o.log.Warn("removing temporary file", "path", o.full(j.temp), "error", rerr)
 	}
+	_ = j.src.Close()
 	if err != nil && !errors.Is(err, errStopped) {
-		o.log.Warn("compressing output file", "path", o.full(j.of.name), "error", err)
-		j.of.after = o.gen + retryCompress
-		o.queue = append(o.queue, j.of)
+		o.compressFailedLocked(j.of, err)
 	}
 }
 
@@ -347,8 +485,7 @@ func (o *output) dropTemp(tree filesystem, e entry) error {
 	if err := tree.remove(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing temporary file %s: %w", e.Path, err)
 	}
-	dir, temp := path.Split(e.Path)
-	base := strings.TrimSuffix(strings.TrimPrefix(temp, "."), tempSuffix)
+	dir, base := path.Split(familyOf(e.Path))
 	dir = path.Clean(dir)
 	names, err := tree.list(dir)
 	if err != nil {
@@ -370,6 +507,10 @@ func (o *output) dropTemp(tree filesystem, e entry) error {
 				return fmt.Errorf("renaming %s: %w", n, err)
 			}
 		}
+	}
+	// The journal forgets it next.
+	if err := tree.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("syncing directory %s: %w", dir, err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -34,13 +35,14 @@ type tokenFile struct {
 
 // Token syncs what was written and says how long the files are.
 func (o *output) Token() ([]byte, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.broken != nil {
 		return nil, o.broken
 	}
 	if err := o.start(); err != nil {
 		return nil, err
 	}
-	o.finishJob(o.waitJob)
 	for _, r := range o.retired {
 		if err := o.sealed(r); err != nil {
 			return nil, err
@@ -94,8 +96,18 @@ func (o *output) Token() ([]byte, error) {
 	if err := o.journal.prune(o.gen-1, temp); err != nil {
 		o.log.Warn("pruning the journal of output files", "error", err)
 	}
-	o.tidy()
+	// The worker tidies and compresses what is safe by now.
+	o.taken.Store(&takenToken{o.gen, p})
+	o.kickLocked()
 	return p, nil
+}
+
+// Stored says that a token is stored for good. If it is the last one, what was put aside before it need not wait for the next.
+func (o *output) Stored(tok []byte) {
+	if t := o.taken.Load(); t != nil && t.gen > o.told.Load() && bytes.Equal(t.text, tok) {
+		o.told.Store(t.gen)
+		o.worker.nudge()
+	}
 }
 
 // cut is one file that Restore has to bring back to a length.
@@ -110,6 +122,12 @@ type cut struct {
 
 // Restore cuts all files back to the token. Nothing is changed before everything is looked at.
 func (o *output) Restore(tok []byte) (int64, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.restoreLocked(tok)
+}
+
+func (o *output) restoreLocked(tok []byte) (int64, error) {
 	n, err := o.restore(tok)
 	for _, t := range o.others {
 		_ = t.close()
@@ -127,6 +145,7 @@ func (o *output) restore(tok []byte) (int64, error) {
 	}
 	state := o.trees(o.stateDir, 0o700)
 	hd := header{Version: tokenVersion, ID: newJournalID(), Base: o.template.base}
+	known := map[string]struct{}{}
 	begin := func(gen int64) error {
 		hd.Floor = gen
 		j := &journal{tree: state}
@@ -134,6 +153,7 @@ func (o *output) restore(tok []byte) (int64, error) {
 			return err
 		}
 		o.journal, o.gen, o.started = j, gen, true
+		o.adoptKnown(known)
 		return nil
 	}
 	old, err := loadJournal(state)
@@ -144,10 +164,15 @@ func (o *output) restore(tok []byte) (int64, error) {
 	if old != nil {
 		tree := o.treeAt(old.header.Base)
 		for _, e := range old.lines {
+			family := e.Path
 			if e.Temp {
 				if err := o.dropTemp(tree, e); err != nil {
 					return 0, err
 				}
+				family = familyOf(e.Path)
+			}
+			if old.header.Base == o.template.base {
+				known[family] = struct{}{}
 			}
 		}
 	}
@@ -180,6 +205,16 @@ func (o *output) restore(tok []byte) (int64, error) {
 	case reason != "":
 		return kept("%s", reason)
 	}
+	for _, c := range cuts {
+		if c.base == o.template.base {
+			known[c.entry.Path] = struct{}{}
+		}
+		if c.name != "" && (c.rank() > 0 || c.size > c.entry.Length) {
+			if err := free(c.tree, c.name); err != nil {
+				return 0, fmt.Errorf("opening %s to cut it back: %w", path.Join(c.base, c.name), err)
+			}
+		}
+	}
 	// What was made after the token goes first: its names may be those that others take back.
 	slices.SortStableFunc(cuts, func(a, b *cut) int { return cmp.Compare(b.rank(), a.rank()) })
 	var n int64
@@ -199,7 +234,7 @@ func (o *output) start() error {
 	if o.started || o.unrestored != nil {
 		return o.unrestored
 	}
-	_, err := o.Restore(nil)
+	_, err := o.restoreLocked(nil)
 	return err
 }
 

@@ -1,13 +1,16 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -405,4 +408,45 @@ func TestAnOutputThatWasNotConfiguredForAWhileGoesOnWhereItStood(t *testing.T) {
 	r.runOnce()
 	exactly(t, one.all(), in.streams, in.n, nil)
 	exactly(t, two.all(), in.streams, in.n, nil)
+}
+
+// confirmed is an output that can undo and notes which tokens it is told to be stored.
+type confirmed struct {
+	committer
+	mu    sync.Mutex
+	taken map[string]bool
+	last  []byte
+	false []string
+}
+
+func (o *confirmed) Token() ([]byte, error) {
+	token, err := o.committer.Token()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.taken[string(token)] = true
+	return token, err
+}
+
+func (o *confirmed) Stored(token []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.taken[string(token)] {
+		o.false = append(o.false, hex.EncodeToString(token))
+	}
+	o.last = token
+}
+
+func TestAnOutputLearnsThatItsTokenIsStored(t *testing.T) {
+	t.Parallel()
+	out := &confirmed{committer: committer{memory{far: &far{}}}, taken: map[string]bool{}}
+	r := newRig(t, Config{Name: "p", Inputs: []InputConfig{inputConfig(&numbers{streams: []string{"a"}, n: 3000, batch: 40})}, Outputs: []OutputConfig{
+		outputConfig("undo", func(plugins.Env) (plugins.Output, error) { return out, nil }),
+	}})
+	r.runOnce()
+	if len(out.false) > 0 {
+		t.Errorf("told that tokens are stored that were never taken: %s", out.false)
+	}
+	if stored := r.state.Outputs["undo"].Token; len(stored) == 0 || !bytes.Equal(out.last, stored) {
+		t.Errorf("the state has token %x, the output was last told of %x", stored, out.last)
+	}
 }

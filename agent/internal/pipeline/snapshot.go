@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stacktrail/stacktrail/agent/internal/checkpoint"
+	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
@@ -182,8 +183,22 @@ func (p *Pipeline) Stored(s Snapshot) {
 		o.mu.Lock()
 		o.stored = s.numbers[i]
 		o.mu.Unlock()
+		confirm(o.plug, s.Outputs[o.ID].Token)
+		if o.dead != nil {
+			confirm(o.dead.out, s.Outputs[o.ID].DeadToken)
+		}
+	}
+	if p.dead != nil {
+		confirm(p.dead.out, s.Outputs[""].DeadToken)
 	}
 	for _, st := range s.fresh {
 		close(st.durable)
+	}
+}
+
+// confirm tells an output that cares that its token is safe on disk.
+func confirm(out any, token []byte) {
+	if c, ok := out.(plugins.Confirmer); ok && token != nil {
+		c.Stored(token)
 	}
 }
