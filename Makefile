@@ -48,10 +48,10 @@ fuzz: need-go
 bench: build
 	STACKTRAIL_BIN=$(CURDIR)/$(BIN) $(GO) run ./test/bench
 
-# Twenty seeds of random kills.
+# Twenty seeds of random kills over 500 MB each, and a backlog of 1 GB.
 soak: build
 	@bash test/scripts/need.sh
-	STACKTRAIL_BIN=$(CURDIR)/$(BIN) STACKTRAIL_SEEDS=20 $(GO) test -count=1 -timeout 60m -tags blackbox -run Kill ./test/scripts/...
+	STACKTRAIL_BIN=$(CURDIR)/$(BIN) STACKTRAIL_SEEDS=20 STACKTRAIL_KILL_MB=500 STACKTRAIL_BACKLOG_MB=1000 $(GO) test -count=1 -timeout 120m -tags blackbox -run "Kill|Memory" ./test/scripts/...
 
 lint: need-go
 	$(GOLANGCI) run ./...
