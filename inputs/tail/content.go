@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -86,6 +87,19 @@ func open(h *handle, gz bool) content {
 	}
 	return plain{h}
 }
+
+// compressed reports whether a file is to be read as gzip: its name says so, or its content.
+func compressed(f *os.File, path string) bool {
+	if rotationOf(filepath.Base(path)).gz {
+		return true
+	}
+	var head [len(gzipMagic)]byte
+	n, _ := f.ReadAt(head[:], 0) // what cannot be read shows when it is read in earnest
+	return string(head[:n]) == gzipMagic
+}
+
+// gzipMagic is how every gzip file begins.
+const gzipMagic = "\x1f\x8b\x08"
 
 type plain struct{ h *handle }
 

@@ -43,6 +43,7 @@ type fakeAgent struct {
 	ackSome  *rand.Rand    // settle now and then
 	gate     chan struct{} // Send waits for a value, if not nil
 	replay   func(k plugins.Stream) error
+	log      *journal // what is logged, if not nil
 	batches  int
 	unopened []string
 }
@@ -219,6 +220,9 @@ func (a *fakeAgent) env(once bool) plugins.Env {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	if os.Getenv("TAIL_TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	if a.log != nil {
+		log = slog.New(slog.NewTextHandler(a.log, nil))
 	}
 	return plugins.Env{
 		Log: log, Pipeline: "p", ID: "tail", NodeID: "node", Once: once, Pool: a.pool, Streams: a,

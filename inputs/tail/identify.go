@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -66,6 +67,13 @@ func (l *lineage) identify(ctx context.Context, f *file, now time.Time) error {
 	head, whole, err := headOf(ctx, f.c, l.w.x.block())
 	if err != nil {
 		return err
+	}
+	if !f.gz && bytes.HasPrefix(head, []byte(gzipMagic)) { // it was empty when it was opened
+		f.gz, f.static = true, true
+		f.c = open(f.h, true)
+		if head, whole, err = headOf(ctx, f.c, l.w.x.block()); err != nil {
+			return err
+		}
 	}
 	if !whole {
 		if len(head) == 0 {
@@ -248,7 +256,7 @@ func (l *lineage) begin(ctx context.Context, f *file, head []byte) error {
 		line = line[:n-1]
 	}
 	m := meta{
-		Version: metaVersion, Path: l.key, Head: hexSum(head), HeadLen: len(head), Boot: l.r.boot,
+		Version: metaVersion, Path: l.key, Head: hexSum(head), HeadLen: len(head), Boot: l.r.boot, Since: l.since,
 	}
 	name := ""
 	for ; ; m.Twin++ {

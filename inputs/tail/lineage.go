@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -8,12 +9,14 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"syscall"
 	"time"
 )
 
 const (
-	// orderWait is how long the next file of a lineage waits for a rotated one that is read to its end: writers that were told to
-	// reopen do so within this time as a rule. Lines that come later are read all the same, but out of order.
+	// orderWait is how long the next file of a lineage waits for a rotated one that is read to its end while a program has it open
+	// for writing, or the system does not tell: writers that were told to reopen do so within this time as a rule. Lines that come
+	// later are read all the same, but out of order.
 	orderWait = 5 * time.Second
 	// goneAfter is how long a stream that is read to its end is remembered after its file is gone.
 	goneAfter = 30 * 24 * time.Hour
@@ -82,6 +85,7 @@ type lineage struct {
 	posted []found // latest scan, nil when it was taken
 	fresh  bool
 	have   map[fileID]bool // files that need not be opened by the scan
+	owed   map[fileID]bool // files that the patterns matched and that could not be opened: they are read under other names, too
 	queued bool            // guarded by w.mu
 
 	first    bool // no scan was taken so far
@@ -90,10 +94,11 @@ type lineage struct {
 	byID     map[fileID]*file
 	files    []*file // oldest first
 	streams  []*stream
-	siblings []found         // of the last scan, not matched and not open
-	since    int64           // modification time after which siblings are new: the latest in the checkpoint, else the run's start
-	history  map[fileID]bool // siblings that were there before
-	active   bool            // there is something to do at the next sweep
+	siblings []found          // of the last scan, not matched and not open
+	since    int64            // when it was seen first (ns): what was not written later is older than what is followed
+	history  map[fileID]stamp // siblings that are older than what is followed
+	heads    map[fileID]headAt
+	active   bool // there is something to do at the next sweep
 	aged     time.Time
 	savedAt  time.Time
 	rescan   bool // guarded by mu: see askScan
@@ -130,9 +135,23 @@ func (l *lineage) setHave(id fileID, have bool) {
 	defer l.mu.Unlock()
 	if have {
 		l.have[id] = true
+		delete(l.owed, id)
 	} else {
 		delete(l.have, id)
 	}
+}
+
+// owe has the file read wherever the next scans see it in the lineage.
+func (l *lineage) owe(id fileID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.owed[id] = true
+}
+
+func (l *lineage) owes(id fileID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.owed[id]
 }
 
 // turn does what is due: at most one block is read, so that every file gets its turn. more says that there is more to read
@@ -142,6 +161,9 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 	l.active, l.gated = false, false
 	l.take(now)
 	if err := l.identifyAll(ctx, now); err != nil {
+		return false, err
+	}
+	if err := l.declareNew(ctx, now); err != nil {
 		return false, err
 	}
 	waiting, err := l.seekOrphans(ctx, now)
@@ -196,7 +218,25 @@ func (l *lineage) passes(f *file, now time.Time) bool {
 	if !f.ended {
 		return false
 	}
-	return f.static || now.Sub(f.grew) >= min(orderWait, l.r.cfg.Grace) || now.Sub(f.seen) >= l.r.cfg.Grace
+	return f.static || now.Sub(f.grew) >= min(orderWait, l.r.cfg.Grace) || now.Sub(f.seen) >= l.r.cfg.Grace || f.left()
+}
+
+// left reports that no program has f open for writing any more and that nothing was written after it was read to its end. Asking
+// for a lease finds that out: the system grants one only then. Where it grants none, as on a network, the answer is no.
+func (f *file) left() bool {
+	if f.h == nil {
+		return false
+	}
+	lease := func(kind uintptr) bool {
+		_, _, errno := syscall.Syscall(syscall.SYS_FCNTL, f.h.f.Fd(), syscall.F_SETLEASE, kind)
+		return errno == 0
+	}
+	if !lease(syscall.F_RDLCK) {
+		return false
+	}
+	lease(syscall.F_UNLCK)
+	fi, err := f.h.f.Stat()
+	return err == nil && fi.Size() == f.st.size
 }
 
 // take looks at the newest scan.
@@ -211,7 +251,11 @@ func (l *lineage) take(now time.Time) {
 	for _, f := range l.files {
 		f.present = false
 	}
+	// Where names do not tell the order, it is that of appearance, and of files that appear together that of their times.
+	slices.SortStableFunc(entries, func(a, b found) int { return cmp.Compare(a.stamp.mtime, b.stamp.mtime) })
+	replaced := slices.ContainsFunc(entries, func(e found) bool { return e.path == l.key })
 	l.siblings = l.siblings[:0]
+	spots := sync.OnceValue(func() []string { return l.spots(entries) })
 	for _, e := range entries {
 		f := l.byID[e.id]
 		if f != nil {
@@ -229,8 +273,9 @@ func (l *lineage) take(now time.Time) {
 			// The scan saw it parked here, and it was let go meanwhile: the next scan opens it.
 			l.setHave(e.id, false)
 			l.askScan()
-		case l.wanted(e, now):
+		case l.wanted(e, spots, now):
 			if o, err := l.r.fs.open(e.path); err == nil {
+				l.r.ok(e.path)
 				l.add(o, e.path, now)
 			} else if !errors.Is(err, os.ErrNotExist) {
 				l.r.fail(e.path, err)
@@ -242,7 +287,7 @@ func (l *lineage) take(now time.Time) {
 		}
 	}
 	for _, f := range slices.Clone(l.files) {
-		away := !f.present || rotationOf(filepath.Base(f.path)).rotated
+		away := !f.present || rotationOf(filepath.Base(f.path)).rotated || replaced && f.path != l.key
 		if away && !f.rotated {
 			f.rotated, f.grew, f.seen = true, now, now
 			l.r.env.Log.Debug("file rotated", "path", f.path, "present", f.present)
@@ -256,39 +301,8 @@ func (l *lineage) take(now time.Time) {
 	}
 	l.order()
 	l.first = false
+	l.forgetSights(entries)
 	l.age(now)
-}
-
-// wanted reports whether a sibling that the patterns do not match has to be read: it holds a stream that went on after it was
-// read to its end, or it was written under the followed name after the last moment that the checkpoint or this run knows of,
-// and rotated before anybody saw it there.
-func (l *lineage) wanted(e found, now time.Time) bool {
-	for _, s := range l.streams {
-		if s.file != nil || !s.drained || s.meta.Ino != e.id.ino || s.meta.Dev != e.id.dev {
-			continue
-		}
-		if e.stamp == (stamp{s.meta.Size, s.meta.Time}) {
-			return false
-		}
-		if e.stamp.size > s.meta.Size {
-			return true // it grew, or the inode is another file's by now: its content will tell
-		}
-	}
-	if l.history[e.id] {
-		return false
-	}
-	// A compressed file has the time of the original only when it is complete.
-	settled := !rotationOf(filepath.Base(e.path)).gz || l.first || now.UnixNano()-e.stamp.mtime > int64(l.r.cfg.Grace)
-	if e.stamp.mtime > l.since && settled && l.r.matches(l.key) {
-		return true
-	}
-	if !settled {
-		l.askScan()
-	}
-	if l.first {
-		l.history[e.id] = true
-	}
-	return false
 }
 
 func (l *lineage) add(o *os.File, path string, now time.Time) {
@@ -304,9 +318,9 @@ func (l *lineage) add(o *os.File, path string, now time.Time) {
 		_ = o.Close()
 		return
 	}
-	r := rotationOf(filepath.Base(path))
+	gz := compressed(o, path)
 	f := &file{
-		id: id, path: path, present: true, rotated: r.rotated, gz: r.gz, static: r.gz,
+		id: id, path: path, present: true, rotated: rotationOf(filepath.Base(path)).rotated, gz: gz, static: gz,
 		h: newHandle(o), st: stampOf(fi), listed: stampOf(fi), grew: earlier(fi.ModTime(), now), seen: now,
 		initial: l.first,
 	}
@@ -345,7 +359,7 @@ func (l *lineage) unpark(f *file, now time.Time) {
 		return
 	}
 	l.succeed(f)
-	f.h = newHandle(o)
+	f.h, f.gz = newHandle(o), compressed(o, f.path)
 	f.c = open(f.h, f.gz)
 	f.parked, f.proved, f.idle, f.ended, f.copyOf, f.grew = false, false, false, false, nil, now
 	f.st = stampOf(fi)
@@ -393,7 +407,7 @@ func (l *lineage) drop(f *file) {
 	}
 }
 
-// order sorts the files: what is gone from its place first, then as names tell, else as modification times tell.
+// order sorts the files: what is gone from its place first, then as names tell; where they do not, files stay as they are.
 func (l *lineage) order() {
 	sort.SliceStable(l.files, func(i, j int) bool {
 		a, b := l.files[i], l.files[j]
@@ -413,7 +427,7 @@ func (l *lineage) order() {
 		if is, known := older(a.path, b.path); known {
 			return is
 		}
-		return a.st.mtime < b.st.mtime
+		return a.rotated && !b.rotated
 	})
 }
 
@@ -431,7 +445,7 @@ func (l *lineage) note(s *stream) {
 }
 
 func (l *lineage) update(s *stream) {
-	if !s.opened && !s.stored {
+	if !s.stored {
 		return // the agent does not know it
 	}
 	e := s.entry()
@@ -443,7 +457,7 @@ func (l *lineage) update(s *stream) {
 func (l *lineage) save(now time.Time, force bool) {
 	if !force && now.Sub(l.savedAt) < l.r.cfg.Sweep {
 		for _, f := range l.files {
-			if f.s != nil && f.s.opened && (f.s.meta.Size != f.st.size || f.s.meta.File != f.path) {
+			if f.s != nil && f.s.stored && (f.s.meta.Size != f.st.size || f.s.meta.File != f.path) {
 				l.active = true
 			}
 		}
@@ -451,7 +465,7 @@ func (l *lineage) save(now time.Time, force bool) {
 	}
 	l.savedAt = now
 	for _, s := range l.streams {
-		if !s.opened || s.file == nil || s.drained {
+		if !s.stored || s.file == nil || s.drained {
 			continue
 		}
 		l.note(s)

@@ -8,46 +8,84 @@ import (
 
 // rotation is what a file's name says about its place in its lineage.
 type rotation struct {
-	stem    string // the name without what rotation appended: x.log of x.log.2.gz
-	gz      bool
-	rotated bool
-	number  int64 // of x.log.2: larger is older
-	date    int64 // of x.log-20260101 and x.log-20260101-1700000000: larger is younger
+	stem     string // the name without what rotation appended: x.log of x.log.2.gz
+	gz       bool
+	rotated  bool
+	numbered bool
+	number   int64 // of x.log.2: larger is older
+	day      int64 // of x.log-20260131 and x.log.2026-01-31, as 20260131: larger is younger
+	clock    int64 // what follows the day: 130522 for 13:05:22, or seconds since 1970
 }
 
-// rotationOf takes a file's name apart. These suffixes are known: .1, -20260101, -2026010113, -20260101-1700000000, each alone
-// or followed by .gz, and .gz alone.
+// rotationOf takes a file's name apart. These suffixes are known, each alone or followed by .gz, and .gz alone: .1, .old, and after a
+// dot or hyphen a day (20260131 or 2026-01-31) to which a time may be appended (13, 1305, 130522, 13-05-22, or after a day and a
+// separator also seconds since 1970).
 func rotationOf(base string) rotation {
 	r := rotation{stem: base}
 	if s, ok := strings.CutSuffix(r.stem, ".gz"); ok && s != "" {
 		r.stem, r.gz, r.rotated = s, true, true
 	}
-	if i := strings.LastIndexByte(r.stem, '.'); i > 0 {
-		if n, ok := digits(r.stem[i+1:], 1, 5); ok {
-			r.stem, r.number, r.rotated = r.stem[:i], n, true
-			return r
-		}
-	}
-	i := strings.LastIndexByte(r.stem, '-')
-	if i <= 0 {
+	if s, ok := strings.CutSuffix(r.stem, ".old"); ok && s != "" {
+		r.stem, r.rotated = s, true
 		return r
 	}
-	last := r.stem[i+1:]
-	if epoch, ok := digits(last, 10, 10); ok {
-		if j := strings.LastIndexByte(r.stem[:i], '-'); j > 0 && isDate(r.stem[j+1:i]) {
-			r.stem, r.date, r.rotated = r.stem[:j], epoch, true
+	if i := strings.LastIndexByte(r.stem, '.'); i > 0 {
+		if n, ok := digits(r.stem[i+1:], 1, 5); ok {
+			r.stem, r.number, r.numbered, r.rotated = r.stem[:i], n, true, true
 			return r
 		}
 	}
-	if isDate(last) || len(last) == 10 && isDate(last[:8]) {
-		if n, ok := digits(last, 8, 10); ok {
-			if len(last) == 8 {
-				n *= 100
-			}
-			r.stem, r.date, r.rotated = r.stem[:i], n, true
+	// The longest suffix that is a date: 20260131-1305 and not 1305 alone. None is longer than 2026-01-31-1700000000.
+	for i := max(1, len(r.stem)-len("-2026-01-31-1700000000")); i < len(r.stem); i++ {
+		if c := r.stem[i]; c != '.' && c != '-' {
+			continue
+		}
+		if day, clock, ok := dateOf(r.stem[i+1:]); ok {
+			r.stem, r.day, r.clock, r.rotated = r.stem[:i], day, clock, true
+			break
 		}
 	}
 	return r
+}
+
+// dateOf reads a day and what may follow it: see rotationOf.
+func dateOf(s string) (day, clock int64, ok bool) {
+	compact := true
+	if len(s) >= 10 && s[4] == '-' && s[7] == '-' {
+		s, compact = s[:4]+s[5:7]+s[8:], false
+	}
+	if len(s) < 8 || !isDay(s[:8]) {
+		return 0, 0, false
+	}
+	day, _ = digits(s[:8], 8, 8)
+	s = s[8:]
+	if s == "" {
+		return day, 0, true
+	}
+	separated := strings.IndexByte("-_T", s[0]) >= 0
+	if separated {
+		s = s[1:]
+		if epoch, ok := digits(s, 10, 10); ok {
+			return day, epoch, true
+		}
+	} else if !compact {
+		return 0, 0, false
+	}
+	if separated && (len(s) == 5 || len(s) == 8) && (s[2] == '-' || s[2] == ':') {
+		colon := s[2]
+		if len(s) == 8 && s[5] != colon {
+			return 0, 0, false
+		}
+		s = strings.ReplaceAll(s, string(colon), "")
+	}
+	n, ok := digits(s, 2, 6)
+	if !ok || len(s)%2 != 0 {
+		return 0, 0, false
+	}
+	for range (6 - len(s)) / 2 {
+		n *= 100
+	}
+	return day, n, n/10000 < 24 && n/100%100 < 60 && n%100 <= 60
 }
 
 func digits(s string, shortest, longest int) (int64, bool) {
@@ -63,8 +101,8 @@ func digits(s string, shortest, longest int) (int64, bool) {
 	return n, err == nil
 }
 
-// isDate reports whether s is a day written as 20260131.
-func isDate(s string) bool {
+// isDay reports whether s is a day written as 20260131.
+func isDay(s string) bool {
 	n, ok := digits(s, 8, 8)
 	year, month, day := n/10000, n/100%100, n%100
 	return ok && year >= 1970 && year < 2200 && month >= 1 && month <= 12 && day >= 1 && day <= 31
@@ -83,10 +121,22 @@ func older(a, b string) (is, known bool) {
 	switch {
 	case ra.rotated != rb.rotated:
 		return ra.rotated, true
-	case ra.number > 0 && rb.number > 0 && ra.number != rb.number:
+	case ra.numbered && rb.numbered && ra.number != rb.number:
 		return ra.number > rb.number, true
-	case ra.date > 0 && rb.date > 0 && ra.date != rb.date:
-		return ra.date < rb.date, true
+	case ra.day > 0 && rb.day > 0 && ra.day != rb.day:
+		return ra.day < rb.day, true
+	case ra.day > 0 && rb.day > 0 && ra.clock != rb.clock:
+		return ra.clock < rb.clock, true
 	}
 	return false, false
+}
+
+// unfinished reports whether a file has a name that programs give to what they are still writing or editing.
+func unfinished(path string) bool {
+	for _, suffix := range []string{".tmp", ".part", ".swp", "~"} {
+		if strings.HasSuffix(path, suffix) {
+			return true
+		}
+	}
+	return false
 }

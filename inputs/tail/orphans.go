@@ -3,9 +3,9 @@ package tail
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -58,7 +58,14 @@ func (l *lineage) search(ctx context.Context, s *stream, now time.Time) (got, su
 		l.r.fail(filepath.Dir(l.key), err)
 		return false, false, nil
 	}
-	for _, path := range paths {
+	// Rotation may have given it a name that is not known. What the patterns match is not searched: the scan says whose it is.
+	strange, err := l.r.fs.strangers(l.key, fileID{s.meta.Dev, s.meta.Ino})
+	if err != nil {
+		l.r.fail(filepath.Dir(l.key), err)
+		return false, false, nil
+	}
+	strange = slices.DeleteFunc(strange, l.r.matches)
+	for _, path := range append(paths, strange...) {
 		o, err := l.r.fs.open(path)
 		if err != nil {
 			if !errors.Is(err, os.ErrNotExist) {
@@ -79,13 +86,13 @@ func (l *lineage) search(ctx context.Context, s *stream, now time.Time) (got, su
 			_ = o.Close()
 			continue
 		}
-		r := rotationOf(filepath.Base(path))
-		if !r.rotated {
+		if path == l.key {
 			_ = o.Close() // a live file that is not open: it will be, and then it is asked whose it is
 			continue
 		}
+		gz := compressed(o, path)
 		h := newHandle(o)
-		c := open(h, r.gz)
+		c := open(h, gz)
 		m, err := s.matches(ctx, c, s.pos, s.sum, &l.w.x)
 		if ctx.Err() != nil {
 			c.close()
@@ -104,12 +111,12 @@ func (l *lineage) search(ctx context.Context, s *stream, now time.Time) (got, su
 		}
 		f := old
 		if f == nil {
-			f = &file{id: idOf(fi), path: path, present: true, rotated: true, gz: r.gz, static: r.gz, seen: now}
+			f = &file{id: idOf(fi), path: path, present: true, rotated: true, seen: now}
 			l.byID[f.id] = f
 			l.files = append(l.files, f)
 			l.setHave(f.id, true)
 		}
-		f.h, f.c, f.parked, f.copyOf = h, c, false, nil
+		f.h, f.c, f.gz, f.static, f.parked, f.copyOf = h, c, gz, gz, false, nil
 		f.st = stampOf(fi)
 		f.listed, f.grew = f.st, earlier(fi.ModTime(), now)
 		l.adopt(s, f)
@@ -121,23 +128,27 @@ func (l *lineage) search(ctx context.Context, s *stream, now time.Time) (got, su
 
 // lose gives up the search: what is known to have been there and not read is counted.
 func (l *lineage) lose(ctx context.Context, s *stream) error {
-	if s.stored && !s.opened {
+	if !s.named {
 		// Outputs that are behind the others learn in this way that there is nothing for them any more.
-		p, err := l.r.env.Streams.Open(ctx, s.entry())
-		if err != nil {
-			return fmt.Errorf("opening stream of %s: %w", s.meta.File, err)
-		}
-		s.opened = true
-		if err := s.moveTo(p); err != nil {
+		if err := l.declare(ctx, s); err != nil {
 			return err
 		}
 	}
 	s.lost, s.drained = true, true
-	if n := s.meta.End - s.pos; n > 0 {
+	n := max(0, s.meta.End-s.pos)
+	switch {
+	case !s.opened: // this run never had it: nobody saw its end
+		l.r.env.Log.Error("file vanished, what was appended after the offset is unknown",
+			"path", s.meta.File, "offset", s.pos, "known_bytes", n)
+		l.r.env.Count("lost_files", "gone", 1)
+	case n > 0:
 		l.r.env.Log.Error("part of a file is lost: it was removed or overwritten before it was read",
 			"path", s.meta.File, "from", s.pos, "to", s.meta.End, "bytes", n)
+	}
+	if n > 0 {
 		l.r.env.Count("lost_bytes", "gone", n)
 	}
+	s.meta.End = s.pos // said once
 	l.unregister(s)
 	l.update(s)
 	return nil

@@ -259,6 +259,36 @@ func (l *lineage) finish(f *file) {
 	l.park(f)
 }
 
+// declareNew has the agent know new streams, the oldest first, before their turn to be read comes: what the checkpoint knows tells
+// a later run which rotated files are older than all that is followed. So nothing is declared before what is older than it.
+func (l *lineage) declareNew(ctx context.Context, now time.Time) error {
+	for _, f := range l.files {
+		if f.s == nil && !l.passes(f, now) {
+			return nil
+		}
+		if f.s == nil || f.s.stored {
+			continue
+		}
+		if err := l.declare(ctx, f.s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// declare declares the stream to the agent, which says where to read on.
+func (l *lineage) declare(ctx context.Context, s *stream) error {
+	p, err := l.r.env.Streams.Open(ctx, s.entry())
+	if err != nil {
+		return fmt.Errorf("opening stream of %s: %w", s.meta.File, err)
+	}
+	s.named, s.stored, s.saved = true, true, string(s.meta.encode())
+	if p != s.position() {
+		return s.moveTo(p)
+	}
+	return nil
+}
+
 // openStream declares the stream to the agent, which says where to read on. same is false when f does not hold it there.
 func (l *lineage) openStream(ctx context.Context, f *file) (same bool, fault, err error) {
 	s := f.s
@@ -274,18 +304,13 @@ func (l *lineage) openStream(ctx context.Context, f *file) (same bool, fault, er
 	l.note(s)
 	l.register(s)
 	s.drained = false
-	p, err := l.r.env.Streams.Open(ctx, s.entry())
-	if err != nil {
+	if s.named {
+		l.update(s)
+	} else if err := l.declare(ctx, s); err != nil {
 		l.unregister(s)
-		return false, nil, fmt.Errorf("opening stream of %s: %w", f.path, err)
+		return false, nil, err
 	}
 	s.opened = true
-	s.saved = string(s.meta.encode())
-	if p != s.position() {
-		if err := s.moveTo(p); err != nil {
-			return false, nil, err
-		}
-	}
 	m, fault := s.matches(ctx, f.c, s.pos, s.sum, &l.w.x)
 	if fault != nil {
 		s.opened = false

@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type run struct {
 	place    map[fileID]string   // the path at which a file counts
 	pipes    map[string]bool
 	known    map[string][]*stream // streams of the checkpoint by lineage
+	lay      map[fileID][]*stream // the same by where they lay: copies that never change
 
 	mu     sync.Mutex // guards faults
 	faults map[string]string
@@ -56,7 +58,7 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 	r := &run{
 		in: in, cfg: in.cfg, env: in.env, fs: in.fs, sink: sink, boot: bootID(), since: notBefore, started: time.Now(), ctx: ctx, stop: stop,
 		lineages: map[string]*lineage{}, owners: map[fileID]*lineage{}, place: map[fileID]string{}, pipes: map[string]bool{},
-		known: map[string][]*stream{}, faults: map[string]string{},
+		known: map[string][]*stream{}, lay: map[fileID][]*stream{}, faults: map[string]string{},
 	}
 	defer stop(nil)
 	for range max(2, runtime.GOMAXPROCS(0)) {
@@ -117,6 +119,8 @@ func (r *run) loadKnown() error {
 			continue
 		}
 		r.known[m.Path] = append(r.known[m.Path], s)
+		id, frozen := fileID{m.Dev, m.Ino}, *s
+		r.lay[id] = append(r.lay[id], &frozen)
 	}
 	for path := range r.known {
 		if !strings.HasPrefix(path, "pipe:") {
@@ -136,10 +140,14 @@ func (r *run) lineage(key string) *lineage {
 	_, _ = h.Write([]byte(key))
 	l = &lineage{
 		r: r, w: r.workers[int(h.Sum32()%uint32(len(r.workers)))], key: key, first: true,
-		have: map[fileID]bool{}, byID: map[fileID]*file{}, history: map[fileID]bool{}, streams: r.known[key],
+		have: map[fileID]bool{}, owed: map[fileID]bool{}, byID: map[fileID]*file{}, history: map[fileID]stamp{}, heads: map[fileID]headAt{},
+		streams: r.known[key],
 	}
 	for _, s := range l.streams {
-		l.since = max(l.since, s.meta.Time)
+		at := cmp.Or(s.meta.Since, s.meta.Time)
+		if !l.known || at < l.since {
+			l.since = at
+		}
 		l.known = true
 	}
 	if !l.known {
@@ -164,7 +172,7 @@ func (r *run) pattern(path string) int {
 		}
 	}
 	for i, p := range r.in.paths {
-		if match(p, path) {
+		if selects(p, path) {
 			return i
 		}
 	}

@@ -48,6 +48,25 @@ func (y system) siblings(key string) ([]string, error) {
 	return paths, nil
 }
 
+// strangers finds the paths in a lineage's folder, not of names that belong to it, at which the file with that inode is.
+func (y system) strangers(key string, id fileID) ([]string, error) {
+	dir, stem := filepath.Split(key)
+	entries, err := y.readDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, e := range entries {
+		if !e.Type().IsRegular() || rotationOf(e.Name()).stem == stem {
+			continue
+		}
+		if fi, err := y.stat(dir + e.Name()); err == nil && idOf(fi) == id {
+			paths = append(paths, dir+e.Name())
+		}
+	}
+	return paths, nil
+}
+
 // folder is a directory in which files may match, or through which the way to such directories leads.
 type folder struct {
 	mtime   int64
@@ -75,16 +94,39 @@ type scanner struct {
 	expand  bool // the folders have to be found anew
 	found   time.Time
 	paths   map[string]*lineage // for events: real and configured paths
-	empty   map[string]bool     // patterns without a match, said already
-	polling bool                // said that changes are not told
+	empty   map[string]*emptiness
+	matched []bool            // patterns that something matches, as of the last look
+	missed  map[fileID]string // files that were not where they were seen when they were to be opened
+	vague   int               // scans in a row that saw no two times the same
+	polling bool              // said that changes are not told
 	posted  map[*lineage][]found
+	x       scratch
 	first   bool
 	changed bool // something is not as the last scan saw it
 }
 
+// emptiness is since when a pattern matches nothing.
+type emptiness struct {
+	since time.Time
+	said  bool
+}
+
+// sight is a file that was seen.
+type sight struct {
+	found
+	name *name
+}
+
+const (
+	// maxLooks is how often a scan looks again when what it sees changes meanwhile, before it leaves it to the next sweep.
+	maxLooks = 5
+	// maxVague is how many sweeps may pass like that: in a folder that never rests, what is seen has to do.
+	maxVague = 10
+)
+
 func newScanner(r *run) *scanner {
 	c := &scanner{
-		r: r, folders: map[string]*folder{}, expand: true, paths: map[string]*lineage{}, empty: map[string]bool{},
+		r: r, folders: map[string]*folder{}, expand: true, paths: map[string]*lineage{}, empty: map[string]*emptiness{}, missed: map[fileID]string{},
 		posted: map[*lineage][]found{}, first: true, changed: true,
 	}
 	if !r.env.Once {
@@ -190,57 +232,15 @@ func (c *scanner) scan() {
 	if c.expand || now.Sub(c.found) > 10*time.Second {
 		c.findFolders(now)
 	}
-	type seen struct {
-		found
-		name    *name
-		lineage *lineage
+	all, steady := c.look(now)
+	if !steady && c.vague < maxVague {
+		c.vague++
+		c.changed = true
+		return
 	}
-	all := make([]seen, 0, len(c.paths))
-	matchedPattern := make([]bool, len(c.r.cfg.Paths))
-	for dir := range c.folders {
-		for _, n := range c.list(dir, now) {
-			l := c.r.lineages[n.lineage]
-			if n.rank < 0 && l == nil && !n.sibling {
-				continue
-			}
-			fi, err := c.r.fs.stat(n.path)
-			if err != nil {
-				c.folders[dir].readAt = time.Time{}
-				if errors.Is(err, os.ErrNotExist) {
-					c.changed = c.changed || n.seen
-					n.seen = false
-					continue
-				}
-				if n.rank >= 0 {
-					c.r.fail(n.path, err)
-				}
-				if n.seen { // not being able to look does not mean that it is gone
-					all = append(all, seen{n.last, n, l})
-				}
-				continue
-			}
-			if n.rank >= 0 {
-				c.r.ok(n.path)
-				matchedPattern[n.rank] = true
-			}
-			if mode := fi.Mode(); !mode.IsRegular() {
-				switch {
-				case n.rank < 0 || mode.IsDir():
-				case mode&os.ModeNamedPipe != 0:
-					c.r.pipe(n.path)
-				default:
-					c.r.fail(n.path, fmt.Errorf("reading %s: it is no regular file and no named pipe", n.path))
-				}
-				c.changed = c.changed || n.seen
-				n.seen = false
-				continue
-			}
-			at := found{id: idOf(fi), path: n.path, stamp: stampOf(fi), matched: n.rank >= 0}
-			c.changed = c.changed || !n.seen || at != n.last
-			n.seen, n.last = true, at
-			all = append(all, seen{at, n, l})
-		}
-	}
+	c.vague = 0
+	c.tellEmpty(now)
+	c.tellMissed(all)
 	for _, l := range c.r.lineages {
 		c.changed = l.wantsScan() || c.changed
 	}
@@ -254,7 +254,7 @@ func (c *scanner) scan() {
 	}
 	c.changed = false
 	// One file, one stream: of several paths to it the one counts at which it is known, else the first pattern's.
-	slices.SortFunc(all, func(a, b seen) int {
+	slices.SortFunc(all, func(a, b sight) int {
 		switch {
 		case a.matched != b.matched:
 			if a.matched {
@@ -278,8 +278,8 @@ func (c *scanner) scan() {
 			}
 			l := owner[e.id]
 			if l == nil {
-				if l = e.lineage; l == nil && e.matched {
-					l = c.r.lineage(e.name.lineage)
+				if l = c.r.lineages[e.name.lineage]; l == nil && e.matched {
+					l = c.r.lineage(c.origin(e.found))
 				}
 			}
 			if l == nil || !e.matched && e.name.lineage != l.key {
@@ -293,6 +293,7 @@ func (c *scanner) scan() {
 				e.opened = c.open(e.path, e.id)
 				if e.opened == nil {
 					c.changed = true // tried again at the next scan
+					l.owe(e.id)
 					continue
 				}
 				l.setHave(e.id, true)
@@ -312,28 +313,142 @@ func (c *scanner) scan() {
 			delete(c.r.place, id)
 		}
 	}
-	for i, ok := range matchedPattern {
-		p := c.r.cfg.Paths[i]
-		if !ok && !c.empty[p] {
-			c.r.env.Log.Warn("no file matches", "pattern", p)
-		}
-		c.empty[p] = !ok
-	}
 	for _, l := range c.r.lineages {
 		entries := result[l]
 		slices.SortFunc(entries, func(a, b found) int { return strings.Compare(a.path, b.path) })
 		if !c.first && !l.wants() && slices.Equal(entries, c.posted[l]) {
 			continue
 		}
-		l.post(entries)
 		plain := slices.Clone(entries)
 		for i := range plain {
 			plain[i].opened = nil
 		}
 		c.posted[l] = plain
+		l.post(entries) // which the lineage owns from here on
 		c.r.wake(l)
 	}
 	c.first = false
+}
+
+// tellEmpty says of patterns that nothing matches them. In the middle of a rotation that means nothing: two sweeps must have passed.
+func (c *scanner) tellEmpty(now time.Time) {
+	for i, p := range c.r.cfg.Paths {
+		if c.matched[i] {
+			delete(c.empty, p)
+			continue
+		}
+		e := c.empty[p]
+		if e == nil {
+			e = &emptiness{since: now}
+			c.empty[p] = e
+		}
+		if !e.said && (c.r.env.Once || now.Sub(e.since) >= 2*c.r.cfg.Sweep) {
+			e.said = true
+			c.r.env.Log.Warn("no file matches", "pattern", p)
+		}
+	}
+}
+
+// look looks at all files until what it saw is of one moment: a file that is renamed between the reading of a folder and the look at
+// its files would be seen under two names, or under none. steady is false when that does not come to pass.
+func (c *scanner) look(now time.Time) (all []sight, steady bool) {
+	for tries := 0; ; tries++ {
+		before := all
+		all = c.lookOnce(now)
+		if c.rested() || tries > 0 && slices.EqualFunc(all, before, func(a, b sight) bool { return a.path == b.path && a.id == b.id }) {
+			return all, true
+		}
+		if tries >= maxLooks {
+			return all, c.r.env.Once // there is no next sweep
+		}
+	}
+}
+
+// rested reports whether no folder has changed since its names were read. In the tick of the clock in which it changed a folder
+// may change again without that showing.
+func (c *scanner) rested() bool {
+	rested := true
+	for path, f := range c.folders {
+		fi, err := c.r.fs.stat(path)
+		switch {
+		case err != nil || fi.ModTime().UnixNano() != f.mtime:
+			f.readAt, rested = time.Time{}, false
+		case f.readAt.Sub(fi.ModTime()) <= time.Second:
+			rested = false
+		}
+	}
+	return rested
+}
+
+// lookOnce reads the folders that changed and looks at all files.
+func (c *scanner) lookOnce(now time.Time) []sight {
+	all := make([]sight, 0, len(c.paths))
+	c.matched = make([]bool, len(c.r.cfg.Paths))
+	for _, dir := range slices.Sorted(maps.Keys(c.folders)) {
+		for _, n := range c.list(dir, now) {
+			if n.rank < 0 && !n.sibling && c.r.lineages[n.lineage] == nil {
+				continue
+			}
+			fi, err := c.r.fs.stat(n.path)
+			if err != nil {
+				c.folders[dir].readAt = time.Time{}
+				if errors.Is(err, os.ErrNotExist) {
+					c.changed = c.changed || n.seen
+					n.seen = false
+					continue
+				}
+				if n.rank >= 0 {
+					c.r.fail(n.path, err)
+				}
+				if n.seen { // not being able to look does not mean that it is gone
+					all = append(all, sight{n.last, n})
+				}
+				continue
+			}
+			if n.rank >= 0 {
+				c.r.ok(n.path)
+				c.matched[n.rank] = true
+			}
+			if mode := fi.Mode(); !mode.IsRegular() {
+				switch {
+				case n.rank < 0 || mode.IsDir():
+				case mode&os.ModeNamedPipe != 0:
+					c.r.pipe(n.path)
+				default:
+					c.r.fail(n.path, fmt.Errorf("reading %s: it is no regular file and no named pipe", n.path))
+				}
+				c.changed = c.changed || n.seen
+				n.seen = false
+				continue
+			}
+			at := found{id: idOf(fi), path: n.path, stamp: stampOf(fi), matched: n.rank >= 0}
+			c.changed = c.changed || !n.seen || at != n.last
+			n.seen, n.last = true, at
+			all = append(all, sight{at, n})
+		}
+	}
+	return all
+}
+
+// origin finds the lineage of a file whose name says that it begins one: it may be one of another that rotation gave a name that
+// is not known.
+func (c *scanner) origin(e found) string {
+	for _, s := range c.r.lay[e.id] {
+		if filepath.Dir(s.meta.Path) != filepath.Dir(e.path) {
+			continue
+		}
+		f, err := c.r.fs.open(e.path)
+		if err != nil {
+			break // said when it is opened in earnest
+		}
+		content := open(newHandle(f), compressed(f, e.path))
+		m, err := s.matches(c.r.ctx, content, s.pos, s.sum, &c.x)
+		content.close()
+		if err == nil && m == holds {
+			return s.meta.Path
+		}
+	}
+	return lineageOf(e.path)
 }
 
 // open opens a file that was seen for the first time.
@@ -342,8 +457,8 @@ func (c *scanner) open(path string, id fileID) *os.File {
 	if err == nil {
 		var fi os.FileInfo
 		if fi, err = f.Stat(); err == nil && (idOf(fi) != id || !fi.Mode().IsRegular()) {
-			_ = f.Close() // replaced meanwhile: the next scan sees it
-			c.folders[filepath.Dir(path)].readAt = time.Time{}
+			_ = f.Close() // replaced meanwhile
+			c.miss(path, id)
 			return nil
 		}
 		if err == nil {
@@ -353,15 +468,34 @@ func (c *scanner) open(path string, id fileID) *os.File {
 		_ = f.Close()
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		if c.folders[filepath.Dir(path)] != nil {
-			c.folders[filepath.Dir(path)].readAt = time.Time{}
-		}
-		c.r.env.Log.Warn("file was gone before it could be opened", "path", path)
-		c.r.env.Count("lost_files", "gone", 1)
+		c.miss(path, id)
 		return nil
 	}
 	c.r.fail(path, err)
 	return nil
+}
+
+// miss notes that a file is not there any more. The next scan shows whether it has another name.
+func (c *scanner) miss(path string, id fileID) {
+	if f := c.folders[filepath.Dir(path)]; f != nil {
+		f.readAt = time.Time{}
+	}
+	c.missed[id] = path
+	if c.r.env.Once {
+		c.tellMissed(nil)
+	}
+}
+
+// tellMissed says which files are gone for good that were seen and could not be opened.
+func (c *scanner) tellMissed(all []sight) {
+	for _, s := range all {
+		delete(c.missed, s.id)
+	}
+	for _, path := range c.missed {
+		c.r.env.Log.Error("file was gone before it could be opened", "path", path)
+		c.r.env.Count("lost_files", "gone", 1)
+	}
+	clear(c.missed)
 }
 
 // link has events about a symbolic link's target wake the lineage too.

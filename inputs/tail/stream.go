@@ -44,6 +44,8 @@ type meta struct {
 	Cuts []int64 `json:"cuts,omitempty"`
 	// Gone is the time (Unix seconds) since which a drained stream's file is not there any more.
 	Gone int64 `json:"gone,omitempty"`
+	// Since is when (ns) the lineage was seen first: rotated files that were not written after it are older than what is followed.
+	Since int64 `json:"since,omitempty"`
 	// Pipe marks the stream of a named pipe: it has no content to find again.
 	Pipe bool `json:"pipe,omitempty"`
 }
@@ -120,9 +122,10 @@ type stream struct {
 	want  int // how much one read should ask for
 
 	file    *file // where the content is, nil while it is not found
-	opened  bool  // declared to the agent in this run
+	opened  bool  // it is read, or was
 	drained bool
-	stored  bool   // the checkpoint has it
+	stored  bool   // the agent knows it
+	named   bool   // declared to the agent in this run
 	saved   string // the meta that the agent has
 	cutEnd  bool   // the last record ended without a newline
 

@@ -4,8 +4,9 @@
 // A stream is a log file's content, wherever it lies: its name comes from its first line, and what proves a place in it is the
 // content before that place. Device, inode and path only find it again (content.go, stream.go). Files whose names differ only
 // in what rotation appends form a lineage, which one goroutine at a time takes care of: it finds out what a file holds, in
-// what order files are read, and when one is done (lineage.go, identify.go, orphans.go, read.go). A scanner finds files and keeps them open (scan.go). Named
-// pipes, and files if the user wants it, are read by another engine (nxadm.go).
+// what order files are read, and when one is done (lineage.go, siblings.go, identify.go, orphans.go, read.go). What names say
+// stands in names.go. A scanner finds files and keeps them open (scan.go). Named pipes, and files if the user wants it, are read
+// by another engine (nxadm.go).
 package tail
 
 import (
@@ -184,37 +185,50 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 	}
 	var found content
 	var faults []error
-	for _, path := range paths {
+	try := func(path string) {
 		f, err := in.fs.open(path)
 		if err != nil {
 			if !errors.Is(err, os.ErrNotExist) {
 				faults = append(faults, err)
 			}
-			continue
+			return
 		}
 		fi, err := f.Stat()
 		if err != nil || !fi.Mode().IsRegular() {
 			_ = f.Close()
-			continue
+			return
 		}
 		mine := idOf(fi) == fileID{m.Dev, m.Ino}
 		if found != nil && !mine {
 			_ = f.Close()
-			continue
+			return
 		}
-		c := open(newHandle(f), rotationOf(filepath.Base(path)).gz)
+		c := open(newHandle(f), compressed(f, path))
 		same, err := proves(c)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("reading %s: %w", path, err))
 		}
 		if !same || err != nil {
 			c.close()
-			continue
+			return
 		}
 		if found != nil {
 			found.close()
 		}
 		found, s.meta.File, s.fileAt = c, path, fi.ModTime()
+	}
+	for _, path := range paths {
+		try(path)
+	}
+	if found == nil {
+		// Rotation may have given it a name that is not known.
+		strange, err := in.fs.strangers(m.Path, fileID{m.Dev, m.Ino})
+		if err != nil {
+			faults = append(faults, err)
+		}
+		for _, path := range strange {
+			try(path)
+		}
 	}
 	switch {
 	case found != nil:

@@ -1,0 +1,143 @@
+package tail
+
+import (
+	"context"
+	"maps"
+	"path/filepath"
+	"time"
+
+	"github.com/zeebo/xxh3"
+)
+
+// headAt is the beginning of a file's content, kept as long as the file does not change.
+type headAt struct {
+	st   stamp
+	head []byte // up to 1 KiB
+}
+
+// wanted reports whether a sibling that the patterns do not match has to be read: it holds a stream that is known, or lines that
+// are younger than those of one. Where the files of known streams stand tells that by the names: what is older than all of them
+// was there before the agent came and is left alone. Only where names do not tell, the time does: what was written after the
+// agent saw the log first is not older than what is followed. spots are the paths at which known streams are.
+func (l *lineage) wanted(e found, spots func() []string, now time.Time) bool {
+	for _, s := range l.streams {
+		if s.file != nil || !s.drained || s.meta.Ino != e.id.ino || s.meta.Dev != e.id.dev {
+			continue
+		}
+		if e.stamp == (stamp{s.meta.Size, s.meta.Time}) {
+			return false
+		}
+		if e.stamp.size > s.meta.Size {
+			return true // it grew, or the inode is another file's by now: its content will tell
+		}
+	}
+	if l.owes(e.id) {
+		return true
+	}
+	if was, ok := l.history[e.id]; ok && was == e.stamp || !l.r.matches(l.key) {
+		return false
+	}
+	// A compressed file has the time of the original only when it is complete.
+	if rotationOf(filepath.Base(e.path)).gz && !l.first && now.UnixNano()-e.stamp.mtime <= int64(l.r.cfg.Grace) {
+		l.askScan()
+		return false
+	}
+	young := e.stamp.mtime > l.since
+	for _, at := range spots() {
+		if at == e.path {
+			return true
+		}
+		if is, known := older(at, e.path); known && lineageOf(at) == l.key {
+			if is {
+				return true
+			}
+			young = false
+		}
+	}
+	if !young {
+		l.history[e.id] = e.stamp
+	}
+	return young
+}
+
+// spots finds the paths at which files of known streams are now. An inode alone does not say so: a file may have been truncated, or
+// be another one by now. Neither does a first line that several files begin with.
+func (l *lineage) spots(entries []found) []string {
+	at := make(map[fileID]found, len(entries))
+	for _, e := range entries {
+		at[e.id] = e
+	}
+	var paths []string
+	for _, s := range l.streams {
+		if s.meta.Pipe {
+			continue
+		}
+		id := fileID{s.meta.Dev, s.meta.Ino}
+		if s.file != nil {
+			id = s.file.id
+		}
+		if e, ok := at[id]; ok && l.stands(s, e) {
+			paths = append(paths, e.path)
+			continue
+		}
+		begin := 0
+		path := ""
+		for _, e := range entries {
+			if l.begins(s, e) {
+				begin++
+				path = e.path
+			}
+		}
+		if begin == 1 {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// stands reports whether a file with the inode of a stream holds it.
+func (l *lineage) stands(s *stream, e found) bool {
+	if e.stamp == (stamp{s.meta.Size, s.meta.Time}) {
+		return true
+	}
+	o, err := l.r.fs.open(e.path)
+	if err != nil {
+		return false
+	}
+	if compressed(o, e.path) { // decompressing all of it to find out would be dear
+		_ = o.Close()
+		return l.begins(s, e)
+	}
+	c := open(newHandle(o), false)
+	defer c.close()
+	m, err := s.matches(context.Background(), c, s.pos, s.sum, &l.w.x)
+	return err == nil && m == holds
+}
+
+// begins reports whether a file begins as a stream does.
+func (l *lineage) begins(s *stream, e found) bool {
+	h, ok := l.heads[e.id]
+	if !ok || h.st != e.stamp {
+		o, err := l.r.fs.open(e.path)
+		if err != nil {
+			return false
+		}
+		c := open(newHandle(o), compressed(o, e.path))
+		n, _ := c.readAt(context.Background(), l.w.x.block()[:proof], 0)
+		c.close()
+		h = headAt{e.stamp, append([]byte(nil), l.w.x.block()[:n]...)}
+		l.heads[e.id] = h
+	}
+	sum, size := s.head()
+	return size <= len(h.head) && xxh3.Hash(h.head[:size]) == sum
+}
+
+// forgetSights forgets what was noted about files that are not there any more: their inodes may become others'.
+func (l *lineage) forgetSights(entries []found) {
+	there := make(map[fileID]bool, len(entries))
+	for _, e := range entries {
+		there[e.id] = true
+	}
+	maps.DeleteFunc(l.history, func(id fileID, _ stamp) bool { return !there[id] })
+	maps.DeleteFunc(l.heads, func(id fileID, _ headAt) bool { return !there[id] })
+}
