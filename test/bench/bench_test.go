@@ -68,7 +68,7 @@ func TestReferenceReadsAllAndWritesInProportion(t *testing.T) {
 	for workers := 1; workers <= 2; workers++ {
 		dir := t.TempDir()
 		var out bytes.Buffer
-		if err := reference(&out, append([]string{strconv.Itoa(workers), dir}, s.files...)); err != nil {
+		if err := reference(&out, append([]string{strconv.Itoa(workers), "180", dir}, s.files...)); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.TrimSpace(out.String()); got != strconv.FormatInt(s.lines, 10) {
@@ -88,7 +88,7 @@ func TestReferenceReadsAllAndWritesInProportion(t *testing.T) {
 }
 
 func TestReferenceSaysWhatItCannotRead(t *testing.T) {
-	err := reference(&bytes.Buffer{}, []string{"1", t.TempDir(), filepath.Join(t.TempDir(), "missing")})
+	err := reference(&bytes.Buffer{}, []string{"1", "180", t.TempDir(), filepath.Join(t.TempDir(), "missing")})
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}

@@ -130,7 +130,7 @@ func (b *bench) oneFile(ctx context.Context, has func(string) bool) ([]row, erro
 	if err != nil {
 		return nil, err
 	}
-	var reference, write, drop, small series
+	var reference, same, write, drop, small series // same: the reference program, writing as much as P1
 	kinds := []struct {
 		name string
 		job  job
@@ -146,11 +146,16 @@ func (b *bench) oneFile(ctx context.Context, has func(string) bool) ([]row, erro
 				continue
 			}
 			b.say("%s: run %d of %d", k.name, i+1, b.runs)
-			if err := reference.add(b.runReference(ctx, s, 1)); err != nil {
+			if err := reference.add(b.runReference(ctx, s, 1, referencePercent)); err != nil {
 				return nil, err
 			}
 			if err := k.to.add(b.runAgent(ctx, s, k.job, 1)); err != nil {
 				return nil, err
+			}
+			if n := len(write.costs); k.name == "P1" && n > 0 {
+				if err := same.add(b.runReference(ctx, s, 1, int(100*write.costs[n-1].written/s.bytes))); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
@@ -174,7 +179,7 @@ func (b *bench) oneFile(ctx context.Context, has func(string) bool) ([]row, erro
 		x.detail = fmt.Sprintf("R %.0f ns, agent %.0f ns CPU per event; medians %.0f, %.0f", r, ns, reference.median(perEvent), p.of.median(perEvent))
 		if p.name == "P1" {
 			written := p.of.least(func(c cost) float64 { return float64(c.written) })
-			x.detail += fmt.Sprintf("; %.2f M events/s; %.2f bytes written for each byte read", 1e3/ns, written/float64(s.bytes))
+			x.detail += fmt.Sprintf("; %.2f M events/s; %.2f bytes written for each byte read, %.2f times what R's program takes to write as many", 1e3/ns, written/float64(s.bytes), ns/same.least(perEvent))
 		}
 		rows = append(rows, x)
 	}
@@ -203,7 +208,7 @@ func (b *bench) fourFiles(ctx context.Context) (row, error) {
 	for i := range b.runs {
 		b.say("P3: run %d of %d", i+1, b.runs)
 		for cores := range 2 {
-			if err := reference[cores].add(b.runReference(ctx, s, cores+1)); err != nil {
+			if err := reference[cores].add(b.runReference(ctx, s, cores+1, referencePercent)); err != nil {
 				return x, err
 			}
 			if agent[cores].void != nil {

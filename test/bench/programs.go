@@ -51,14 +51,14 @@ func start(ctx context.Context, cores int, name string, args ...string) (cost, s
 	return c, stdout.String(), stderr.String(), err
 }
 
-// runReference runs the reference program over the sample on this many cores, a goroutine each.
-func (b *bench) runReference(ctx context.Context, s sample, cores int) (cost, error) {
+// runReference runs the reference program over the sample on this many cores, a goroutine each. It writes percent of what it reads.
+func (b *bench) runReference(ctx context.Context, s sample, cores, percent int) (cost, error) {
 	dir := filepath.Join(b.dir, "reference")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return cost{}, fmt.Errorf("running the reference program: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	args := append([]string{referenceFlag, strconv.Itoa(cores), dir}, s.files...)
+	args := append([]string{referenceFlag, strconv.Itoa(cores), strconv.Itoa(percent), dir}, s.files...)
 	c, out, text, err := start(ctx, cores, b.self, args...)
 	if err != nil {
 		return c, fmt.Errorf("running the reference program: %w: %s", err, text)

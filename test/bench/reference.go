@@ -9,37 +9,36 @@ import (
 	"sync"
 )
 
-// referenceFlag makes this program the one that R is measured with: referenceFlag GOROUTINES FOLDER FILE…
+// referenceFlag makes this program the one that R is measured with: referenceFlag GOROUTINES PERCENT FOLDER FILE…
 const referenceFlag = "-reference-program"
 
-// What the reference program does: it reads blocks and writes ratio bytes for each byte read, which is what a 300-byte line of
-// nova becomes as JSON.
+// What the reference program does: it reads blocks and writes so many percent of the bytes that it read. For R that is what a
+// 300-byte line of nova becomes as JSON with the fields that the budgets were made for.
 const (
-	referenceBlock = 256 << 10
-	ratioOver      = 9
-	ratioUnder     = 5
+	referenceBlock   = 256 << 10
+	referencePercent = 180
 )
 
 // reference reads the files, as many at a time as there are goroutines, writes one output for each into the folder, and prints
 // how many lines there are.
 func reference(out io.Writer, args []string) error {
-	var workers int
-	if len(args) < 3 {
-		return errors.New("reading arguments: expected goroutines, a folder and files")
+	var workers, percent int
+	if len(args) < 4 {
+		return errors.New("reading arguments: expected goroutines, percent, a folder and files")
 	}
-	if _, err := fmt.Sscan(args[0], &workers); err != nil {
+	if _, err := fmt.Sscan(args[0]+" "+args[1], &workers, &percent); err != nil {
 		return fmt.Errorf("reading arguments: %w", err)
 	}
-	dir, files := args[1], args[2:]
+	dir, files := args[2], args[3:]
 	work := make(chan int)
 	lines, errs := make([]int64, len(files)), make([]error, len(files))
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
 			in := make([]byte, referenceBlock)
-			text := bytes.Repeat([]byte("{\"0\":1}\n"), referenceBlock*ratioOver/ratioUnder/8+1)
+			text := bytes.Repeat([]byte("{\"0\":1}\n"), referenceBlock*percent/100/8+1)
 			for i := range work {
-				lines[i], errs[i] = referenceFile(files[i], fmt.Sprintf("%s/reference%d", dir, i), in, text)
+				lines[i], errs[i] = referenceFile(files[i], fmt.Sprintf("%s/reference%d", dir, i), in, text, percent)
 			}
 		})
 	}
@@ -56,7 +55,7 @@ func reference(out io.Writer, args []string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-func referenceFile(from, to string, in, text []byte) (lines int64, err error) {
+func referenceFile(from, to string, in, text []byte, percent int) (lines int64, err error) {
 	r, err := os.Open(from)
 	if err != nil {
 		return 0, err
@@ -79,7 +78,7 @@ func referenceFile(from, to string, in, text []byte) (lines int64, err error) {
 				lines++
 				block = block[i+1:]
 			}
-			if _, err := w.Write(text[:n*ratioOver/ratioUnder]); err != nil {
+			if _, err := w.Write(text[:n*percent/100]); err != nil {
 				return lines, err
 			}
 		}
