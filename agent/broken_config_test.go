@@ -258,6 +258,9 @@ func TestFaultyExpressionsAndNamesAreNamedAtTheirPlace(t *testing.T) {
 		{"- name: p", "- {name: q, inputs: [], outputs: [blackhole: {}]}\n  - name: p", 2, "", "empty"},
 		{"pipelines:", "plugins: [{path: /x}]\npipelines:", 1, "", "not built yet"},
 		{"region: RegionOne", "region: '${NO_SUCH_VARIABLE_HERE}'", 5, "", "NO_SUCH_VARIABLE_HERE"},
+		{"- drop: {when: 'true'}", "-", 7, "", "names no plugin"},
+		{"- drop: {when: 'true'}", "- {}", 7, "", "names no plugin"},
+		{"    outputs:", "    outputs:\n      - null", 10, "", "names no plugin"},
 		{"- drop: {when: 'true'}", "- {id: a, drop: {when: 'true'}}\n      - {id: a, drop: {when: 'true'}}", 8, "", "two processors"},
 	}
 	for _, test := range tests {

@@ -167,6 +167,9 @@ func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]ev
 
 // plugin finds the plugin that an item of a list names and decodes its section.
 func (l *loader) plugin(item conf.Node, kind plugins.Kind, sections map[string]conf.Node, policies []string) (spec plugins.Spec, cfg any, at conf.Node, ok bool) {
+	if item.IsNull() {
+		l.add(item.Fault("this item names no plugin; the %ss are: %s", kind, strings.Join(l.reg.Names(kind), ", ")))
+	}
 	if item.Kind() != conf.Section {
 		return spec, nil, item, false // said already
 	}
