@@ -127,18 +127,23 @@ func (m *machine) runAll(ctx context.Context) {
 	if !m.save(ctx, 0) {
 		return
 	}
-	m.saveFrom(func(p *pipeline.Pipeline) pipeline.Snapshot { return p.Final() })
+	// Twice: then the generation that is kept for the case that the last one is damaged says the same.
+	for range 2 {
+		m.saveFrom(func(p *pipeline.Pipeline) pipeline.Snapshot { return p.Final() })
+	}
 }
 
 func (m *machine) saveOnInterval(ctx context.Context, end <-chan struct{}) {
 	interval := m.cfg.Agent.CheckpointInterval
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	atRest := false // both generations of the checkpoint say the same
 	for {
 		select {
 		case <-end:
 			return
 		case <-m.asked:
+			atRest = false
 			// New streams wait for it: no output is asked to sync.
 			m.save(ctx, 0)
 		case <-tick.C:
@@ -146,9 +151,11 @@ func (m *machine) saveOnInterval(ctx context.Context, end <-chan struct{}) {
 			for _, p := range m.pipelines {
 				dirty = p.Dirty() || dirty
 			}
-			if !dirty {
+			if !dirty && atRest {
 				continue
 			}
+			// When nothing changes any more one more checkpoint is stored: then both generations say the same.
+			atRest = !dirty
 			wait := interval
 			if m.saveFails {
 				wait = 0

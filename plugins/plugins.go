@@ -91,9 +91,10 @@ type Committer interface {
 }
 
 // Confirmer is implemented by Committers that put off what no Restore can undo until the checkpoint is past it. Stored says that
-// a token is stored for good, so that no restart asks for an older one. It may be called at any time before Close, also while
-// another method runs, and with a token that it knows of; it returns at once. Without it the output learns of it from the next
-// call of Token.
+// no restart asks for a token from before this one: it is stored, in the generation that is kept for the case that the last one is
+// damaged as well. It may be called at any time before Close, also while another method runs, and with a token that it knows of; it
+// returns at once. Without it the output learns of it from later calls of Token: a restart asks for the last token, the one before
+// it, or the one before that.
 type Confirmer interface {
 	Stored(token []byte)
 }

@@ -96,7 +96,8 @@ func (a *agent) run(from snapshot, seed uint64) {
 	}
 	at := from.count
 	checkpoint := func() {
-		a.stored = a.stored[len(a.stored)-1:]
+		// What was stored last, and what a damaged checkpoint falls back to.
+		a.stored = a.stored[max(0, len(a.stored)-2):]
 		tok, err := o.Token()
 		if err != nil {
 			a.t.Fatalf("taking a token: %v", err)

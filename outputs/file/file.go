@@ -19,7 +19,8 @@
 // their directory, and removes those that were made later.
 //
 // The agent keeps three rules. It stores a token before the first Write that follows Restore. It takes the next token only when
-// the former one is stored for good. It restores from the last token stored. A token from further back is refused.
+// the former one is stored for good. It restores from the last token stored or, where that is damaged, from the one before. A token
+// from further back is refused.
 //
 // Write puts whole records into a file or none: what a full disk or another fault cut short is taken back before the error is
 // returned, and is retried. Nobody else may write to these files while the agent does; a file that another program has cut is
@@ -163,12 +164,14 @@ type output struct {
 	queue   []*retired
 	job     *job
 	worker  worker
-	taken   atomic.Pointer[takenToken]
-	told    atomic.Int64 // the newest generation that the agent has said to be stored
+	told    atomic.Int64 // the newest generation before which the agent has said that none is asked for
 	closed  bool
+
+	takenMu sync.Mutex
+	taken   []takenToken // the last ones
 }
 
-// takenToken is the last token.
+// takenToken is a token that was taken.
 type takenToken struct {
 	gen  int64
 	text []byte

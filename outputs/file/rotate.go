@@ -271,8 +271,12 @@ func (o *output) sealed(r *retired) error {
 	return nil
 }
 
-// storedLocked returns the newest generation whose token is known to be stored: the agent has said so, or has taken the next.
-func (o *output) storedLocked() int64 { return max(o.gen-1, o.told.Load()) }
+// fallback is how many generations before the last one a restart can ask for: that one may not be stored yet, and the checkpoint may
+// turn out to be damaged.
+const fallback = 2
+
+// storedLocked returns the oldest generation that a restart can ask for: the agent has said so, or has taken the ones after it.
+func (o *output) storedLocked() int64 { return max(o.gen-fallback, o.told.Load()) }
 
 // tidyLocked removes what a stored checkpoint is past, and queues what may be compressed. A file put aside in generation g is
 // whole in token g+1, so no restart touches it once that one is stored. Faults are said and tried again: they never stop the

@@ -88,25 +88,39 @@ func (o *output) Token() ([]byte, error) {
 	for _, f := range listed {
 		f.covered = o.gen
 	}
-	// The former token is stored by now, so the last two generations are all that a restart can ask for.
+	// The former token is stored by now, and the one before it is what a damaged checkpoint falls back to: a restart can ask for the
+	// last three generations.
 	temp := ""
 	if o.job != nil {
 		temp = o.job.temp
 	}
-	if err := o.journal.prune(o.gen-1, temp); err != nil {
+	if err := o.journal.prune(o.gen-fallback, temp); err != nil {
 		o.log.Warn("pruning the journal of output files", "error", err)
 	}
 	// The worker tidies and compresses what is safe by now.
-	o.taken.Store(&takenToken{o.gen, p})
+	o.noteTaken(takenToken{o.gen, p})
 	o.kickLocked()
 	return p, nil
 }
 
-// Stored says that a token is stored for good. If it is the last one, what was put aside before it need not wait for the next.
+// Stored says that no restart asks for a token from before this one. What was put aside before it need not wait for the next.
 func (o *output) Stored(tok []byte) {
-	if t := o.taken.Load(); t != nil && t.gen > o.told.Load() && bytes.Equal(t.text, tok) {
-		o.told.Store(t.gen)
-		o.worker.nudge()
+	o.takenMu.Lock()
+	defer o.takenMu.Unlock()
+	for _, t := range o.taken {
+		if t.gen > o.told.Load() && bytes.Equal(t.text, tok) {
+			o.told.Store(t.gen)
+			o.worker.nudge()
+		}
+	}
+}
+
+// noteTaken remembers the tokens that Stored can still speak of.
+func (o *output) noteTaken(t takenToken) {
+	o.takenMu.Lock()
+	defer o.takenMu.Unlock()
+	if o.taken = append(o.taken, t); len(o.taken) > fallback+1 {
+		o.taken = slices.Delete(o.taken, 0, 1)
 	}
 }
 

@@ -135,11 +135,13 @@ func (s *Store) Close() error { return s.lock.Close() }
 // generations were bad. A nil snapshot without damage means that there is none yet. The error is a *NewerError, or says that
 // a file cannot be read.
 func (s *Store) Load() (snap *Snapshot, damage []error, err error) {
+	var missing error
 	for _, name := range []string{fileName, prevName} {
 		path := filepath.Join(s.dir, name)
 		b, err := os.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) {
 			if name == fileName {
+				missing = fmt.Errorf("%s is not there, the one before it is", path)
 				continue
 			}
 			return nil, damage, nil
@@ -151,6 +153,9 @@ func (s *Store) Load() (snap *Snapshot, damage []error, err error) {
 		var newer *NewerError
 		switch {
 		case err == nil:
+			if missing != nil {
+				damage = append(damage, missing)
+			}
 			return snap, damage, nil
 		case errors.As(err, &newer):
 			return nil, damage, err

@@ -123,3 +123,25 @@ func write(t *testing.T, path string, b []byte) {
 		t.Fatal(err)
 	}
 }
+
+func TestAMissingCheckpointIsSaidWhenTheOneBeforeIsThere(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	for _, node := range []string{"old", "new"} {
+		if err := s.Save(&Snapshot{NodeID: node}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, fileName)); err != nil {
+		t.Fatal(err)
+	}
+	snap, damage, err := s.Load()
+	if err != nil || snap == nil || snap.NodeID != "old" || len(damage) != 1 || !strings.Contains(damage[0].Error(), "is not there") {
+		t.Errorf("%+v, %v, %v", snap, damage, err)
+	}
+}

@@ -186,12 +186,13 @@ func inputConfig(in *numbers) InputConfig {
 
 // rig is a state directory in memory around a pipeline.
 type rig struct {
-	t     *testing.T
-	cfg   Config
-	dead  map[string]*far // dead letters by path
-	state checkpoint.Pipeline
-	pool  *event.Pool
-	stop  time.Duration
+	t      *testing.T
+	cfg    Config
+	dead   map[string]*far // dead letters by path
+	state  checkpoint.Pipeline
+	before checkpoint.Pipeline // the state before that
+	pool   *event.Pool
+	stop   time.Duration
 }
 
 func newRig(t *testing.T, cfg Config) *rig {
@@ -227,7 +228,7 @@ func (r *rig) start(ctx context.Context, every time.Duration) (p *Pipeline, fini
 		r.t.Fatal(err)
 	}
 	store := func(s Snapshot) {
-		r.state = s.Pipeline
+		r.before, r.state = r.state, s.Pipeline
 		p.Stored(s)
 	}
 	store(p.Snapshot(ctx, 0))

@@ -109,9 +109,10 @@ type Pipeline struct {
 	procCounters []Counters
 	procFails    failures
 	encoders     []encoderUse
-	dead         *deadLetter // for events that die in a processor
-	deadToken    []byte      // of dead; only snapshots touch it
-	dirty        atomic.Bool // something changed since the last snapshot
+	dead         *deadLetter         // for events that die in a processor
+	deadToken    []byte              // of dead; only snapshots touch it
+	stored       checkpoint.Pipeline // what the last snapshot that is safe on disk says; only Stored touches it
+	dirty        atomic.Bool         // something changed since the last snapshot
 
 	mu      sync.Mutex // guards the three below
 	streams map[string]*stream

@@ -436,6 +436,19 @@ func (o *confirmed) Stored(token []byte) {
 	o.last = token
 }
 
+// check expects that the output was last told of the token that the generation of the checkpoint before the last one holds.
+func (o *confirmed) check(t *testing.T, want []byte) {
+	t.Helper()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.false) > 0 {
+		t.Errorf("told of tokens that were never taken: %s", o.false)
+	}
+	if len(want) == 0 || !bytes.Equal(o.last, want) {
+		t.Errorf("the output was last told of token %x, want %x", o.last, want)
+	}
+}
+
 func TestAnOutputLearnsThatItsTokenIsStored(t *testing.T) {
 	t.Parallel()
 	out := &confirmed{committer: committer{memory{far: &far{}}}, taken: map[string]bool{}}
@@ -443,10 +456,5 @@ func TestAnOutputLearnsThatItsTokenIsStored(t *testing.T) {
 		outputConfig("undo", func(plugins.Env) (plugins.Output, error) { return out, nil }),
 	}})
 	r.runOnce()
-	if len(out.false) > 0 {
-		t.Errorf("told that tokens are stored that were never taken: %s", out.false)
-	}
-	if stored := r.state.Outputs["undo"].Token; len(stored) == 0 || !bytes.Equal(out.last, stored) {
-		t.Errorf("the state has token %x, the output was last told of %x", stored, out.last)
-	}
+	out.check(t, r.before.Outputs["undo"].Token)
 }

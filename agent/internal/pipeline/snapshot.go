@@ -183,20 +183,23 @@ func (p *Pipeline) Stored(s Snapshot) {
 		o.mu.Lock()
 		o.stored = s.numbers[i]
 		o.mu.Unlock()
-		confirm(o.plug, s.Outputs[o.ID].Token)
+		// The snapshot before this one is kept for the case that this one turns out to be damaged.
+		known := p.stored.Outputs[o.ID]
+		confirm(o.plug, known.Token)
 		if o.dead != nil {
-			confirm(o.dead.out, s.Outputs[o.ID].DeadToken)
+			confirm(o.dead.out, known.DeadToken)
 		}
 	}
 	if p.dead != nil {
-		confirm(p.dead.out, s.Outputs[""].DeadToken)
+		confirm(p.dead.out, p.stored.Outputs[""].DeadToken)
 	}
+	p.stored = s.Pipeline
 	for _, st := range s.fresh {
 		close(st.durable)
 	}
 }
 
-// confirm tells an output that cares that its token is safe on disk.
+// confirm tells an output that cares that no older token will be asked for.
 func confirm(out any, token []byte) {
 	if c, ok := out.(plugins.Confirmer); ok && token != nil {
 		c.Stored(token)
