@@ -312,7 +312,12 @@ func TestCheckpointThatIsDamagedFallsBackToTheOneBefore(t *testing.T) {
 			var writing sync.WaitGroup
 			writing.Go(func() { w.pace(3e6, 3e6, nil, stop) })
 			a := b.start()
-			waitFor(t, "a part of it is written", func() bool { return size(numbered(b.out, 8)+".gz") > 0 || size(b.out) > 1e6 })
+			if s.output == "" {
+				arrive(t, a, b.out, 1500)
+			} else {
+				writing.Wait()
+				waitFor(t, "everything is compressed", func() bool { return size(numbered(b.out, 40)+".gz") > 0 && size(numbered(b.out, 1)+".gz") > 0 })
+			}
 			a.kill()
 			close(stop)
 			writing.Wait()
