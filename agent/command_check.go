@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/stacktrail/stacktrail/agent/internal/checkpoint"
 	"github.com/stacktrail/stacktrail/agent/internal/config"
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
@@ -47,7 +48,8 @@ func newCheckCommand(reg *plugins.Registry) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration",
 		Long: `check reads the whole configuration and prints every fault that it finds with file, line and column. It exits 78 when
-there is one. It touches neither logs nor state nor outputs.`,
+there is one. It touches neither logs nor state nor outputs; where it may read the state, it warns of new names for what is known
+there, because that would be sent again.`,
 		Example: "  stacktrail check -c stacktrail.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -55,7 +57,11 @@ there is one. It touches neither logs nor state nor outputs.`,
 			if err != nil {
 				return err
 			}
-			for _, w := range cfg.Warnings {
+			warnings := cfg.Warnings
+			if snap := checkpoint.Peek(cfg.Agent.StateDir); snap != nil {
+				warnings = append(warnings, renamed(snap, cfg)...)
+			}
+			for _, w := range warnings {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
 			for _, p := range cfg.Pipelines {

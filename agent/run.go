@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -252,7 +253,42 @@ func (m *machine) build(snap *checkpoint.Snapshot, opt runOptions) error {
 	for name := range m.others {
 		m.log.Info("checkpoint has a pipeline that is not configured, its positions are kept", "pipeline", name)
 	}
+	for _, w := range renamed(snap, m.cfg) {
+		m.log.Warn(w)
+	}
 	return nil
+}
+
+// renamed says what looks like another name for what the checkpoint knows, and what that means: a pipeline or an input of a new name
+// begins anew.
+func renamed(snap *checkpoint.Snapshot, cfg *config.Config) (warnings []string) {
+	missing := maps.Clone(snap.Pipelines)
+	for _, p := range cfg.Pipelines {
+		delete(missing, p.Name)
+	}
+	for _, p := range cfg.Pipelines {
+		known, is := snap.Pipelines[p.Name]
+		if !is {
+			if len(missing) > 0 {
+				warnings = append(warnings, fmt.Sprintf("pipeline %s is new, and the checkpoint knows %s, which is not configured: if that is another name for the same, everything is read and sent again",
+					p.Name, strings.Join(slices.Sorted(maps.Keys(missing)), ", ")))
+			}
+			continue
+		}
+		gone := map[string]bool{}
+		for _, s := range known.Streams {
+			if !slices.ContainsFunc(p.Inputs, func(in pipeline.InputConfig) bool { return in.ID == s.Input }) {
+				gone[s.Input] = true
+			}
+		}
+		for _, in := range p.Inputs {
+			if len(gone) > 0 && !slices.ContainsFunc(known.Streams, func(s checkpoint.Stream) bool { return s.Input == in.ID }) {
+				warnings = append(warnings, fmt.Sprintf("input %s of pipeline %s is new, and the checkpoint knows %s, which is not configured: if that is another name for the same, everything is read and sent again",
+					in.ID, p.Name, strings.Join(slices.Sorted(maps.Keys(gone)), ", ")))
+			}
+		}
+	}
+	return warnings
 }
 
 // nodeID returns the machine id, else the one that the checkpoint kept, else a new random one. kept is what the checkpoint has

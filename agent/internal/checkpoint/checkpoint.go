@@ -169,6 +169,20 @@ func (s *Store) Load() (snap *Snapshot, damage []error, err error) {
 	return nil, damage, nil
 }
 
+// Peek reads the checkpoint of a state directory that may be another agent's at this moment, and changes nothing. It returns nil
+// where there is none that can be read.
+func Peek(dir string) *Snapshot {
+	for _, name := range []string{fileName, prevName} {
+		path := filepath.Join(dir, name)
+		if b, err := os.ReadFile(path); err == nil {
+			if snap, err := decode(path, b); err == nil {
+				return snap
+			}
+		}
+	}
+	return nil
+}
+
 // Save replaces the snapshot. When it returns nil the new one is on disk, whatever happens next.
 func (s *Store) Save(snap *Snapshot) error {
 	b, err := encode(snap)
