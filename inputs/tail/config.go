@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 
 // Config is the input's configuration.
 type Config struct {
-	Paths   []string `yaml:"paths" required:"true" doc:"Files to follow: absolute paths, in which *, ?, [a-z], {a,b} and ** (any number of folders) may stand. What does not exist yet is waited for. Names that end in .tmp, .part, .swp or ~ are left out unless written in full."`
+	Paths   []string `yaml:"paths" required:"true" doc:"Files to follow: absolute paths, in which *, ?, [a-z], {a,b} and ** (any number of folders) may stand. What does not exist yet is waited for. Names that end in .tmp, .part, .swp or ~ are left out unless written in full, and so are files in compressions other than gzip (.xz, .bz2, .zst, .lz4, .Z, .lzma), with a warning: logrotate should use gzip."`
 	Exclude []string `yaml:"exclude" doc:"Files to leave out: patterns for the whole path or for the file's name."`
 
 	lines.Config `yaml:",inline"`
@@ -23,7 +24,7 @@ type Config struct {
 	Position     bool          `yaml:"position" doc:"Set log_file and log_offset_int to where the line stands."`
 	Start        string        `yaml:"start" doc:"Where to begin with files that are there when the agent first sees them: beginning, end, or a time in RFC 3339, before which records are skipped by their own time."`
 	Engine       string        `yaml:"engine" enum:"native|nxadm" doc:"native: the block reader; nxadm: the library nxadm/tail where a file is read up to its end."`
-	Grace        time.Duration `yaml:"grace" min:"10ms" doc:"How long a rotated or removed file is still read after its last line. Until no program has it open for writing any more, the file that follows it waits for it, too, but at most 5s and at most this time."`
+	Grace        time.Duration `yaml:"grace" min:"10ms" doc:"How long a rotated or removed file is still read after its last line. Until no program has it open for writing any more, the file that follows it waits for it, too, but at most 5s and at most this time. A compressed file, or a copy, that ends in the middle is being written: it is waited for until it has not grown for this time."`
 	Sweep        time.Duration `yaml:"sweep" min:"10ms" doc:"How often to look at the files beside waiting to be told of changes."`
 	Unterminated string        `yaml:"unterminated" enum:"wait|read" doc:"With run --once, a last line without a newline: wait leaves and reports it, read takes it as a record."`
 }
@@ -76,10 +77,8 @@ func (c Config) notBefore() (time.Time, error) {
 // Follows reports whether the configuration would follow this path. It implements plugins.PathFollower.
 func (c Config) Follows(path string) bool {
 	path = filepath.Clean(path)
-	for _, p := range c.Exclude {
-		if match(p, path) || match(p, filepath.Base(path)) {
-			return false
-		}
+	if c.excludes(path) {
+		return false
 	}
 	for _, p := range c.Paths {
 		if selects(filepath.Clean(p), path) {
@@ -89,9 +88,14 @@ func (c Config) Follows(path string) bool {
 	return false
 }
 
+// excludes reports whether a pattern of Exclude means this path.
+func (c Config) excludes(path string) bool {
+	return slices.ContainsFunc(c.Exclude, func(p string) bool { return match(p, path) || match(p, filepath.Base(path)) })
+}
+
 // selects reports whether a pattern of Paths means this path.
 func selects(pattern, path string) bool {
-	return pattern == path || match(pattern, path) && !unfinished(path)
+	return pattern == path || match(pattern, path) && !unfinished(path) && packed(path) == ""
 }
 
 func match(pattern, path string) bool {

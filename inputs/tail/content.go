@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 	"github.com/zeebo/xxh3"
 )
@@ -79,6 +80,14 @@ type content interface {
 
 // errCut says that compressed content ends before its end: it is being written, or damaged.
 var errCut = errors.New("compressed content is incomplete")
+
+// errDamaged says that content is no valid gzip, whatever else is appended to it.
+var errDamaged = errors.New("damaged")
+
+func isCorrupt(err error) bool {
+	var corrupt flate.CorruptInputError
+	return errors.As(err, &corrupt)
+}
 
 // open makes the content of an open file and takes over one ownership of h.
 func open(h *handle, gz bool) content {
@@ -206,6 +215,8 @@ func (c *gzipped) fail(err error) {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF) && c.z == nil: // a header cut short
 		err = errCut
 	case errors.Is(err, io.EOF):
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), isCorrupt(err):
+		err = fmt.Errorf("decompressing: %w: %w", errDamaged, err)
 	default:
 		err = fmt.Errorf("decompressing: %w", err)
 	}

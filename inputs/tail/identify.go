@@ -2,6 +2,7 @@ package tail
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -16,7 +17,10 @@ import (
 func (l *lineage) identifyAll(ctx context.Context, now time.Time) error {
 	files := slices.Clone(l.files)
 	// Files that lie where the checkpoint saw them go first: copies are told by comparing with them.
-	slices.SortStableFunc(files, func(a, b *file) int { return l.placed(b) - l.placed(a) })
+	// Originals go before what they are compressed to: that may be half written.
+	slices.SortStableFunc(files, func(a, b *file) int {
+		return cmp.Or(l.placed(b)-l.placed(a), compareBool(a.gz, b.gz))
+	})
 	for _, f := range files {
 		if f.parked || f.s != nil {
 			continue
@@ -36,6 +40,17 @@ func (l *lineage) identifyAll(ctx context.Context, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// compareBool is negative when only b is true.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // placed is 1 for a file with the inode of a stream that has no file, else 0.
@@ -144,7 +159,7 @@ func (l *lineage) whose(ctx context.Context, f *file, head []byte, now time.Time
 		switch {
 		case m == holds && (best == nil || s.pos > best.pos):
 			best = s
-		case m == tooShort && f.rotated && f.was != s && now.Sub(f.grew) < l.r.cfg.Grace && !l.r.env.Once:
+		case m == tooShort && f.rotated && f.was != s && now.Sub(f.grew) < l.r.cfg.growWait(f.c) && !l.r.env.Once:
 			wait = true
 		case m == tooShort && f.rotated && f.was != s:
 			// It does not grow any more and ends before the position: copytruncate copied it, more was written and read, and only

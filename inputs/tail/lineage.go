@@ -66,6 +66,7 @@ type file struct {
 	initial  bool  // there when the run began
 	limit    int64 // in once mode: where it ended when it was first looked at
 
+	damaged bool // counted as such
 	fault   error
 	retry   time.Time
 	backoff time.Duration
@@ -203,8 +204,8 @@ func (l *lineage) passes(f *file, now time.Time) bool {
 		return f.s == nil || f.ended || f.fault != nil
 	}
 	if f.s == nil {
-		if f.st.size == 0 || !f.rotated {
-			return true // nothing in it, or a live file: there is nothing younger
+		if f.st.size == 0 && !f.gz || !f.rotated {
+			return true // nothing in it, or a live file: there is nothing younger; compressed content is not written at once
 		}
 		return now.Sub(f.grew) >= l.r.cfg.Grace
 	}
@@ -402,33 +403,39 @@ func (l *lineage) drop(f *file) {
 	if i := slices.Index(l.files, f); i >= 0 {
 		l.files = slices.Delete(l.files, i, i+1)
 	}
-	if f.fault != nil {
+	if f.fault != nil && !l.r.env.Once { // with once, what could not be read stays said
 		l.r.env.Fail(f.path, nil)
 	}
 }
 
-// order sorts the files: what is gone from its place first, then as names tell; where they do not, files stay as they are.
+// order sorts the files, the oldest first: those that are there as names tell, and where they do not, as they were. What is gone
+// keeps its place among the others: a scan in the middle of a rotation may see any of them under no name.
 func (l *lineage) order() {
-	sort.SliceStable(l.files, func(i, j int) bool {
-		a, b := l.files[i], l.files[j]
-		if a.present != b.present {
-			// What is gone is the oldest, unless it was live until now: a scan in the middle of a rotation sees it under
-			// neither name, and the others were put aside before it.
-			gone, other := a, b
-			if a.present {
-				gone, other = b, a
-			}
-			older := !other.rotated || !gone.seen.After(other.seen)
-			return older == (gone == a)
+	was := make(map[*file]int, len(l.files))
+	var sorted, gone []*file
+	for i, f := range l.files {
+		was[f] = i
+		if f.present {
+			sorted = append(sorted, f)
+		} else {
+			gone = append(gone, f)
 		}
-		if !a.present {
-			return a.seen.Before(b.seen)
-		}
+	}
+	sort.SliceStable(sorted, func(i, j int) bool {
+		a, b := sorted[i], sorted[j]
 		if is, known := older(a.path, b.path); known {
 			return is
 		}
 		return a.rotated && !b.rotated
 	})
+	for _, f := range gone {
+		at := slices.IndexFunc(sorted, func(o *file) bool { return was[o] > was[f] })
+		if at < 0 {
+			at = len(sorted)
+		}
+		sorted = slices.Insert(sorted, at, f)
+	}
+	l.files = sorted
 }
 
 // note writes down where the stream's file is.

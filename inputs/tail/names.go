@@ -140,3 +140,13 @@ func unfinished(path string) bool {
 	}
 	return false
 }
+
+// packed returns the suffix of a name that says that the file is compressed in a way that is not known here, or "".
+func packed(path string) string {
+	for _, suffix := range []string{".xz", ".bz2", ".zst", ".lz4", ".Z", ".lzma"} {
+		if strings.HasSuffix(path, suffix) {
+			return suffix
+		}
+	}
+	return ""
+}

@@ -3,9 +3,9 @@ package tail
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 )
 
@@ -21,60 +21,108 @@ func (l *lineage) seekOrphans(ctx context.Context, now time.Time) (waiting bool,
 			continue
 		}
 		s.searched = now
-		got, sure, err := l.search(ctx, s, now)
+		was, err := l.search(ctx, s, now)
 		if err != nil {
 			return false, err
 		}
-		if got {
+		if was != restless {
+			s.restless, s.told = time.Time{}, false
+		}
+		switch was {
+		case hasRest:
 			continue
-		}
-		if sure {
-			s.searches++
-		}
-		if sure && (s.searches >= 2 || l.r.env.Once) {
-			if err := l.lose(ctx, s); err != nil {
-				return false, err
+		case missing:
+			if s.searches++; s.searches >= 2 || l.r.env.Once {
+				if err := l.lose(ctx, s); err != nil {
+					return false, err
+				}
+				continue
 			}
-			continue
-		}
-		if !sure && l.r.env.Once {
-			continue // said already
+		case unsure:
+			if l.r.env.Once {
+				continue // said already
+			}
+		case restless:
+			if s.restless.IsZero() {
+				s.restless = now
+			}
+			if l.r.env.Once || now.Sub(s.restless) >= l.r.in.rest {
+				l.restless(s)
+				l.active = true
+				continue // it is searched on, but the others do not wait for ever
+			}
 		}
 		waiting, l.active = true, true
 	}
 	return waiting, nil
 }
 
-// search looks for the rest of s in all siblings. sure says that every one of them could be looked at.
-func (l *lineage) search(ctx context.Context, s *stream, now time.Time) (got, sure bool, err error) {
-	sure = true
+// restless says that it cannot be told whether the rest of s is there.
+func (l *lineage) restless(s *stream) {
+	if s.told {
+		return
+	}
+	s.told = true
+	l.r.env.Log.Warn("the rest of a file is not found and its folder does not come to rest: younger files are read meanwhile",
+		"path", s.meta.File, "offset", s.pos, "for", l.r.in.rest)
+	if l.r.env.Once {
+		l.r.env.Fail(s.meta.File, fmt.Errorf("searching %s after byte %d: %w", s.meta.File, s.pos, errRestless))
+	}
+}
+
+// finding is what a search came to.
+type finding int
+
+const (
+	missing  finding = iota // it is nowhere
+	hasRest                 // it is read on
+	unsure                  // not every file could be looked at
+	restless                // files were renamed meanwhile, or, in once mode, written
+)
+
+// search looks for the rest of s in all siblings. In once mode there is no later search: it looks until the folder rests.
+func (l *lineage) search(ctx context.Context, s *stream, now time.Time) (finding, error) {
+	begun := time.Now()
+	for pause := restPause; ; pause = min(2*pause, restPauseMax) {
+		was, err := l.searchOnce(ctx, s, now)
+		if err != nil || was != restless || !l.r.env.Once || time.Since(begun) >= l.r.in.rest {
+			return was, err
+		}
+		if !sleep(ctx, pause) {
+			return unsure, ctx.Err()
+		}
+	}
+}
+
+func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (finding, error) {
+	sure, rested, growing := true, true, false
 	for _, f := range l.files {
 		if f.s == nil && !f.parked && f.rotated && f.st.size > 0 {
 			sure = false // not known so far: it may be what is searched
 		}
 	}
-	paths, err := l.r.fs.siblings(l.key)
+	id := fileID{s.meta.Dev, s.meta.Ino}
+	before, err := l.r.fs.survey(l.key, id, "")
 	if err != nil {
 		l.r.fail(filepath.Dir(l.key), err)
-		return false, false, nil
+		return unsure, nil
 	}
 	// Rotation may have given it a name that is not known. What the patterns match is not searched: the scan says whose it is.
-	strange, err := l.r.fs.strangers(l.key, fileID{s.meta.Dev, s.meta.Ino})
-	if err != nil {
-		l.r.fail(filepath.Dir(l.key), err)
-		return false, false, nil
-	}
-	strange = slices.DeleteFunc(strange, l.r.matches)
-	for _, path := range append(paths, strange...) {
+	for _, at := range before.spots() {
+		path := at.path
+		if lineageOf(path) != l.key && l.r.matches(path) {
+			continue
+		}
 		o, err := l.r.fs.open(path)
 		if err != nil {
-			if !errors.Is(err, os.ErrNotExist) {
+			if errors.Is(err, os.ErrNotExist) {
+				rested = false
+			} else {
 				sure = false
 				l.r.fail(path, err)
 			}
 			continue
 		}
-		l.r.ok(path)
 		fi, err := o.Stat()
 		if err != nil {
 			_ = o.Close()
@@ -90,20 +138,21 @@ func (l *lineage) search(ctx context.Context, s *stream, now time.Time) (got, su
 			_ = o.Close() // a live file that is not open: it will be, and then it is asked whose it is
 			continue
 		}
+		l.r.ok(path)
 		gz := compressed(o, path)
 		h := newHandle(o)
 		c := open(h, gz)
 		m, err := s.matches(ctx, c, s.pos, s.sum, &l.w.x)
 		if ctx.Err() != nil {
 			c.close()
-			return false, false, ctx.Err()
+			return unsure, ctx.Err()
 		}
 		if err != nil {
 			l.r.fail(path, err)
 			sure = false
 		}
-		if m == tooShort && now.Sub(fi.ModTime()) < l.r.cfg.Grace {
-			sure = false // it may be a copy that grows
+		if age, wait := now.Sub(fi.ModTime()), l.r.cfg.growWait(c); m == tooShort && age < wait && age > -wait {
+			growing = true // it may be a copy that is being written
 		}
 		if m != holds {
 			c.close()
@@ -121,9 +170,21 @@ func (l *lineage) search(ctx context.Context, s *stream, now time.Time) (got, su
 		f.listed, f.grew = f.st, earlier(fi.ModTime(), now)
 		l.adopt(s, f)
 		l.order()
-		return true, true, nil
+		return hasRest, nil
 	}
-	return false, sure, nil
+	after, err := l.r.fs.survey(l.key, id, "")
+	if err != nil {
+		l.r.fail(filepath.Dir(l.key), err)
+		return unsure, nil
+	}
+	_, need := s.head()
+	switch {
+	case !sure || growing && !l.r.env.Once:
+		return unsure, nil
+	case growing || !rested || !before.agrees(after, l.key, max(s.pos, int64(need))):
+		return restless, nil
+	}
+	return missing, nil
 }
 
 // lose gives up the search: what is known to have been there and not read is counted.

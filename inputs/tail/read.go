@@ -20,6 +20,10 @@ func (l *lineage) fail(f *file, err error, now time.Time) {
 		l.r.env.Log.Warn("file cannot be read", "path", f.path, "error", err)
 		l.r.env.Fail(f.path, err)
 	}
+	if errors.Is(err, errDamaged) && !f.damaged {
+		f.damaged = true
+		l.r.env.Count("damaged_files", "gzip", 1)
+	}
 	if f.fault == nil {
 		f.seen = now
 	}
@@ -159,7 +163,7 @@ func (l *lineage) tryRead(ctx context.Context, f *file, now time.Time) (progress
 	}
 	b, o, fault := s.step(ctx, l.r.env.Pool, f.c, end, closed, &l.w.x)
 	if errors.Is(fault, errCut) {
-		return l.cutShort(f, now)
+		return l.cutShort(ctx, f, now)
 	}
 	switch {
 	case ctx.Err() != nil && fault != nil:
@@ -179,12 +183,22 @@ func (l *lineage) tryRead(ctx context.Context, f *file, now time.Time) (progress
 }
 
 // cutShort deals with the end of compressed content that is cut short: it is being written, or damaged.
-func (l *lineage) cutShort(f *file, now time.Time) (bool, error, error) {
+func (l *lineage) cutShort(ctx context.Context, f *file, now time.Time) (bool, error, error) {
 	if f.pausing.IsZero() {
 		f.pausing = now
 	}
 	l.active = true
-	if now.Sub(f.pausing) < l.r.cfg.Grace && now.Sub(f.grew) < l.r.cfg.Grace && !l.r.env.Once {
+	if f.backoff == 0 {
+		l.r.env.Log.Info("compressed file ends in the middle: waiting for its rest if it is being written", "path", f.path, "offset", f.s.pos)
+	}
+	if l.r.env.Once {
+		if age := time.Since(time.Unix(0, f.st.mtime)); age < l.r.cfg.Grace && age > -l.r.cfg.Grace {
+			// It is being written, and there is no later sweep.
+			f.backoff = min(max(2*f.backoff, restPause), restPauseMax)
+			l.w.freeGzip(f)
+			return sleep(ctx, f.backoff), nil, nil
+		}
+	} else if now.Sub(f.pausing) < l.r.cfg.Grace && now.Sub(f.grew) < l.r.cfg.Grace {
 		// Decompressing again from the beginning at each step of its growth would be dear.
 		f.backoff = min(max(2*f.backoff, l.r.cfg.Sweep), maxBackoff)
 		f.retry = now.Add(f.backoff)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -166,10 +165,8 @@ func (r *run) matches(path string) bool { return r.pattern(path) >= 0 }
 
 // pattern returns the place of the first pattern that matches the path, or -1.
 func (r *run) pattern(path string) int {
-	for _, p := range r.cfg.Exclude {
-		if match(p, path) || match(p, filepath.Base(path)) {
-			return -1
-		}
+	if r.cfg.excludes(path) {
+		return -1
 	}
 	for i, p := range r.in.paths {
 		if selects(p, path) {

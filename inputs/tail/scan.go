@@ -32,41 +32,6 @@ func realSystem() system {
 	}
 }
 
-// siblings lists the files of a lineage in its folder.
-func (y system) siblings(key string) ([]string, error) {
-	dir, stem := filepath.Split(key)
-	entries, err := y.readDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, e := range entries {
-		if rotationOf(e.Name()).stem == stem && !e.IsDir() {
-			paths = append(paths, dir+e.Name())
-		}
-	}
-	return paths, nil
-}
-
-// strangers finds the paths in a lineage's folder, not of names that belong to it, at which the file with that inode is.
-func (y system) strangers(key string, id fileID) ([]string, error) {
-	dir, stem := filepath.Split(key)
-	entries, err := y.readDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, e := range entries {
-		if !e.Type().IsRegular() || rotationOf(e.Name()).stem == stem {
-			continue
-		}
-		if fi, err := y.stat(dir + e.Name()); err == nil && idOf(fi) == id {
-			paths = append(paths, dir+e.Name())
-		}
-	}
-	return paths, nil
-}
-
 // folder is a directory in which files may match, or through which the way to such directories leads.
 type folder struct {
 	mtime   int64
@@ -97,6 +62,7 @@ type scanner struct {
 	empty   map[string]*emptiness
 	matched []bool            // patterns that something matches, as of the last look
 	missed  map[fileID]string // files that were not where they were seen when they were to be opened
+	packed  map[string]bool   // folders and suffixes of compressed files of which it was said that they are not read
 	vague   int               // scans in a row that saw no two times the same
 	polling bool              // said that changes are not told
 	posted  map[*lineage][]found
@@ -127,6 +93,7 @@ const (
 func newScanner(r *run) *scanner {
 	c := &scanner{
 		r: r, folders: map[string]*folder{}, expand: true, paths: map[string]*lineage{}, empty: map[string]*emptiness{}, missed: map[fileID]string{},
+		packed: map[string]bool{},
 		posted: map[*lineage][]found{}, first: true, changed: true,
 	}
 	if !r.env.Once {
@@ -406,13 +373,13 @@ func (c *scanner) lookOnce(now time.Time) []sight {
 				continue
 			}
 			if n.rank >= 0 {
-				c.r.ok(n.path)
 				c.matched[n.rank] = true
 			}
 			if mode := fi.Mode(); !mode.IsRegular() {
 				switch {
 				case n.rank < 0 || mode.IsDir():
 				case mode&os.ModeNamedPipe != 0:
+					c.r.ok(n.path)
 					c.r.pipe(n.path)
 				default:
 					c.r.fail(n.path, fmt.Errorf("reading %s: it is no regular file and no named pipe", n.path))
@@ -420,6 +387,9 @@ func (c *scanner) lookOnce(now time.Time) []sight {
 				c.changed = c.changed || n.seen
 				n.seen = false
 				continue
+			}
+			if n.rank >= 0 {
+				c.r.ok(n.path)
 			}
 			at := found{id: idOf(fi), path: n.path, stamp: stampOf(fi), matched: n.rank >= 0}
 			c.changed = c.changed || !n.seen || at != n.last
@@ -483,6 +453,23 @@ func (c *scanner) miss(path string, id fileID) {
 	c.missed[id] = path
 	if c.r.env.Once {
 		c.tellMissed(nil)
+	}
+}
+
+// tellPacked says of files that the patterns match and that are compressed in another way than gzip that they are not read, once
+// for each folder and way.
+func (c *scanner) tellPacked(dir, path string) {
+	suffix := packed(path)
+	if suffix == "" || c.packed[dir+"\x00"+suffix] || c.r.cfg.excludes(path) {
+		return
+	}
+	for _, p := range c.r.in.paths {
+		if match(p, path) {
+			c.packed[dir+"\x00"+suffix] = true
+			c.r.env.Log.Warn("compression is not known, its lines are not read: exclude it, or have logrotate use gzip",
+				"pattern", p, "folder", dir, "suffix", suffix, "path", path)
+			return
+		}
 	}
 }
 
@@ -552,6 +539,9 @@ func (c *scanner) list(dir string, now time.Time) []*name {
 			path := filepath.Join(dir, e.Name())
 			n = &name{name: e.Name(), path: path, lineage: lineageOf(path), rank: c.r.pattern(path), link: link}
 			n.sibling = c.r.matches(n.lineage)
+			if n.rank < 0 {
+				c.tellPacked(dir, path)
+			}
 		}
 		f.names = append(f.names, n)
 	}

@@ -134,6 +134,8 @@ type stream struct {
 	lost     bool // searched for in vain: what was not read is counted
 	searches int
 	searched time.Time
+	restless time.Time // since when the folder did not rest while it was searched
+	told     bool      // that it does not
 }
 
 func newStream(name, lane string, m meta) *stream {
@@ -523,7 +525,7 @@ func (s *stream) matches(ctx context.Context, c content, off int64, sum uint64, 
 	got, err := c.readAt(ctx, x.proof[:size], 0)
 	if got < size {
 		if errors.Is(err, io.EOF) || errors.Is(err, errCut) {
-			return differs, nil
+			return tooShort, nil
 		}
 		return differs, err
 	}

@@ -5,7 +5,7 @@
 // content before that place. Device, inode and path only find it again (content.go, stream.go). Files whose names differ only
 // in what rotation appends form a lineage, which one goroutine at a time takes care of: it finds out what a file holds, in
 // what order files are read, and when one is done (lineage.go, siblings.go, identify.go, orphans.go, read.go). What names say
-// stands in names.go. A scanner finds files and keeps them open (scan.go). Named pipes, and files if the user wants it, are read
+// stands in names.go, when a search in vain proves that content is gone in survey.go. A scanner finds files and keeps them open (scan.go). Named pipes, and files if the user wants it, are read
 // by another engine (nxadm.go).
 package tail
 
@@ -28,7 +28,7 @@ var Spec = plugins.InputSpec("tail", "Follow log files through every rotation.",
 
 // New builds the input. The Replayer that the agent uses is the same value.
 func New(c Config, env plugins.Env) (plugins.Input, error) {
-	in := &input{cfg: c, env: env, fs: realSystem(), open: map[string]shared{}}
+	in := &input{cfg: c, env: env, fs: realSystem(), rest: restLimit, open: map[string]shared{}}
 	for _, p := range c.Paths {
 		in.paths = append(in.paths, filepath.Clean(p))
 	}
@@ -43,6 +43,7 @@ type input struct {
 	env   plugins.Env
 	fs    system
 	paths []string // cleaned
+	rest  time.Duration
 
 	mu   sync.Mutex // guards open
 	open map[string]shared
@@ -151,16 +152,21 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 			return nil, nil, err
 		}
 	}
-	proves := func(c content) (bool, error) {
+	proves := func(c content) (verdict, error) {
 		r, err := s.matches(ctx, c, s.pos, s.sum, x)
-		if err != nil || r != holds {
-			return false, err
-		}
-		if to.Seq == 0 {
-			return true, nil
+		if err != nil || r != holds || to.Seq == 0 {
+			return r, err
 		}
 		sum, ok, err := sumBefore(ctx, c, to.Seq, x.proof[:])
-		return ok && sum == toSum, err
+		switch {
+		case err != nil:
+			return differs, err
+		case !ok:
+			return tooShort, nil
+		case sum != toSum:
+			return differs, nil
+		}
+		return holds, nil
 	}
 	in.mu.Lock()
 	o, ok := in.open[k.Name]
@@ -168,7 +174,7 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 	in.mu.Unlock()
 	if ok {
 		c := open(o.h, o.gz)
-		if same, err := proves(c); err == nil && same {
+		if r, err := proves(c); err == nil && r == holds {
 			if fi, err := o.h.f.Stat(); err == nil {
 				s.fileAt = fi.ModTime()
 			}
@@ -176,67 +182,114 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 		}
 		c.close()
 	}
-	paths, err := in.fs.siblings(m.Path)
+	extra := ""
+	if lineageOf(m.File) != m.Path {
+		extra = m.File
+	}
+	_, need := s.head()
+	h := &hunt{in: in, s: s, x: x, proves: proves, differ: map[fileID]stamp{}}
+	begun := time.Now()
+	for pause := restPause; ; pause = min(2*pause, restPauseMax) {
+		before, err := in.fs.survey(m.Path, fileID{m.Dev, m.Ino}, extra)
+		if err != nil {
+			return nil, nil, fmt.Errorf("searching %s: %w", m.Path, err)
+		}
+		h.look(before.spots())
+		if h.found != nil {
+			return s, h.found, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		after, err := in.fs.survey(m.Path, fileID{m.Dev, m.Ino}, extra)
+		if err != nil {
+			return nil, nil, fmt.Errorf("searching %s: %w", m.Path, err)
+		}
+		rested := !h.unsettled && before.agrees(after, m.Path, max(s.pos, to.Seq, int64(need)))
+		switch {
+		case rested && len(h.faults) > 0:
+			return nil, nil, fmt.Errorf("searching the content of %s after byte %d: %w", m.Path, from.Seq, errors.Join(h.faults...))
+		case rested:
+			return nil, nil, fmt.Errorf("searching the content of %s after byte %d: none of %d files holds it: %w",
+				m.Path, from.Seq, len(after.siblings), plugins.ErrGone)
+		case time.Since(begun) >= in.rest:
+			return nil, nil, fmt.Errorf("searching the content of %s after byte %d: its folder did not come to rest for %v: %w",
+				m.Path, from.Seq, in.rest, errors.Join(append(h.faults, errRestless)...))
+		}
+		if !sleep(ctx, pause) {
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
+// errRestless says that nothing is known because files were renamed or written all the time.
+var errRestless = errors.New("files are renamed or written all the time")
+
+// hunt is a search for content that holds a stream.
+type hunt struct {
+	in     *input
+	s      *stream
+	x      *scratch
+	proves func(content) (verdict, error)
+	differ map[fileID]stamp // files that hold something else, as they were when that was seen
+
+	found     content
+	faults    []error
+	unsettled bool // a file could not be opened because it was renamed, or is being written
+}
+
+// look looks at files until it finds the content, in the file with the stream's inode if that holds it.
+func (h *hunt) look(spots []spot) {
+	h.faults, h.unsettled = nil, false
+	for _, at := range spots {
+		if st, ok := h.differ[at.id]; ok && st == at.st {
+			continue
+		}
+		h.try(at.path)
+	}
+}
+
+func (h *hunt) try(path string) {
+	f, err := h.in.fs.open(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("searching %s: %w", m.Path, err)
+		if errors.Is(err, os.ErrNotExist) {
+			h.unsettled = true // it was there just before
+		} else {
+			h.faults = append(h.faults, err)
+		}
+		return
 	}
-	if m.File != "" && lineageOf(m.File) != m.Path {
-		paths = append(paths, m.File)
-	}
-	var found content
-	var faults []error
-	try := func(path string) {
-		f, err := in.fs.open(path)
+	fi, err := f.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
 		if err != nil {
-			if !errors.Is(err, os.ErrNotExist) {
-				faults = append(faults, err)
-			}
-			return
+			h.faults = append(h.faults, err)
 		}
-		fi, err := f.Stat()
-		if err != nil || !fi.Mode().IsRegular() {
-			_ = f.Close()
-			return
-		}
-		mine := idOf(fi) == fileID{m.Dev, m.Ino}
-		if found != nil && !mine {
-			_ = f.Close()
-			return
-		}
-		c := open(newHandle(f), compressed(f, path))
-		same, err := proves(c)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("reading %s: %w", path, err))
-		}
-		if !same || err != nil {
-			c.close()
-			return
-		}
-		if found != nil {
-			found.close()
-		}
-		found, s.meta.File, s.fileAt = c, path, fi.ModTime()
+		_ = f.Close()
+		return
 	}
-	for _, path := range paths {
-		try(path)
+	mine := idOf(fi) == fileID{h.s.meta.Dev, h.s.meta.Ino}
+	if h.found != nil && !mine {
+		_ = f.Close()
+		return
 	}
-	if found == nil {
-		// Rotation may have given it a name that is not known.
-		strange, err := in.fs.strangers(m.Path, fileID{m.Dev, m.Ino})
-		if err != nil {
-			faults = append(faults, err)
-		}
-		for _, path := range strange {
-			try(path)
-		}
-	}
+	c := open(newHandle(f), compressed(f, path))
+	r, err := h.proves(c)
+	now := time.Now()
 	switch {
-	case found != nil:
-		return s, found, nil
-	case ctx.Err() != nil:
-		return nil, nil, ctx.Err()
-	case len(faults) > 0:
-		return nil, nil, fmt.Errorf("searching the content of %s after byte %d: %w", m.Path, from.Seq, errors.Join(faults...))
+	case err != nil:
+		h.faults = append(h.faults, fmt.Errorf("reading %s: %w", path, err))
+	case r == tooShort:
+		live := path == h.s.meta.Path // the file that programs write is never a copy that grows
+		h.unsettled = h.unsettled || !live && h.in.cfg.unsettled(c, fi.ModTime(), now)
+	case r == differs && now.Sub(fi.ModTime()) > racy:
+		h.differ[idOf(fi)] = stampOf(fi)
 	}
-	return nil, nil, fmt.Errorf("searching the content of %s after byte %d: none of %d files holds it: %w", m.Path, from.Seq, len(paths), plugins.ErrGone)
+	if err != nil || r != holds {
+		c.close()
+		return
+	}
+	if h.found != nil {
+		h.found.close()
+	}
+	h.found, h.s.meta.File, h.s.fileAt = c, path, fi.ModTime()
 }
