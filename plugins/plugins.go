@@ -29,6 +29,19 @@ type Replayer interface {
 	Replay(ctx context.Context, s Stream, from, to event.Position, sink Sink) error
 }
 
+// Measurer is implemented by inputs that know how much there is to read. Sources returns the open sources of known streams; it may
+// be called at any time.
+type Measurer interface {
+	Sources() []Source
+}
+
+// Source is what a stream is read from at present.
+type Source struct {
+	Stream string // name of the stream
+	Name   string // for people: a path
+	Size   int64  // bytes that there are, in the stream's own positions; -1 where that is not known
+}
+
 // Sink takes batches from an input.
 type Sink interface {
 	// Send takes ownership of b, whatever it returns, and blocks while the pipeline is full. Batches of one stream are sent one
@@ -123,6 +136,19 @@ type Closer interface {
 // Reopener is implemented by outputs that let go of their files when told to (SIGUSR1). It may be called at any time.
 type Reopener interface {
 	Reopen()
+}
+
+// Checker is implemented by outputs that can tell whether their far end is there and grants what they need. Check writes nothing. It
+// is called on an instance that Open was not called on, before Close; the error says what is missing.
+type Checker interface {
+	Check(ctx context.Context) error
+}
+
+// Preparer is implemented by outputs that need something at their far end before the first event: templates, tables. Both methods
+// return one line for each thing that differs from what the output needs; Apply has mended these. They are called like Check.
+type Preparer interface {
+	Diff(ctx context.Context) ([]string, error)
+	Apply(ctx context.Context) ([]string, error)
 }
 
 // PermanentError says that these events will never be accepted: they go to the dead letter. With more than one event in the

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sort"
+	"time"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
 	"github.com/stacktrail/stacktrail/plugins/schema"
@@ -62,6 +63,12 @@ type PathFollower interface {
 type PathWriter interface {
 	// WrittenPaths returns examples of absolute paths that the output could write, one for each way its template can go.
 	WrittenPaths() []string
+}
+
+// Lingering is implemented by configurations of outputs for which a few large writes cost much less than many small ones.
+type Lingering interface {
+	// DefaultLinger is the default of batch.linger.
+	DefaultLinger() time.Duration
 }
 
 // Spec describes one type of plugin: the same value serves a plugin compiled in and one in its own process.

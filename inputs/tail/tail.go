@@ -38,6 +38,8 @@ func New(c Config, env plugins.Env) (plugins.Input, error) {
 	return in, nil
 }
 
+var _ plugins.Measurer = (*input)(nil)
+
 type input struct {
 	cfg   Config
 	env   plugins.Env
@@ -51,14 +53,40 @@ type input struct {
 
 // shared is an open file that replays may use.
 type shared struct {
-	h  *handle
-	gz bool
+	h    *handle
+	gz   bool
+	path string
+}
+
+// Sources says how long the files are that are open.
+func (in *input) Sources() []plugins.Source {
+	in.mu.Lock()
+	all, files := make([]plugins.Source, 0, len(in.open)), make([]*handle, 0, len(in.open))
+	for name, f := range in.open {
+		s := plugins.Source{Stream: name, Name: f.path, Size: -1}
+		var h *handle
+		if !f.gz && f.h.retain() {
+			h = f.h
+		}
+		all, files = append(all, s), append(files, h)
+	}
+	in.mu.Unlock()
+	for i, h := range files {
+		if h == nil {
+			continue
+		}
+		if st, err := h.f.Stat(); err == nil {
+			all[i].Size = st.Size()
+		}
+		h.release()
+	}
+	return all
 }
 
 func (in *input) register(name string, f *file) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.open[name] = shared{f.h, f.gz}
+	in.open[name] = shared{f.h, f.gz, f.path}
 }
 
 func (in *input) unregister(name string) {

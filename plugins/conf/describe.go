@@ -23,6 +23,8 @@ type KeyDoc struct {
 	Min, Max string   // limits as they would be written; empty when there is none
 	Doc      string   // one sentence
 	Secret   bool     // the value must not be shown
+	Example  string   // a value to start from, as it would be written in YAML; empty when the type names none
+	Loose    bool     // the type reads the text itself, so that any scalar may be written
 }
 
 // Describe returns the keys that Decode reads into a value of type t, sections before what they hold, in
@@ -71,7 +73,7 @@ func (d *describer) inside(v reflect.Value, path string) {
 func (d *describer) key(v reflect.Value, f field, path string) {
 	doc := KeyDoc{
 		Path: strings.TrimPrefix(path+"."+f.name, "."), Name: f.name, Type: typeName(f.typ, 0), Required: f.required,
-		Enum: f.enum, Min: f.min, Max: f.max, Doc: f.doc, Secret: isSecret(f.typ),
+		Enum: f.enum, Min: f.min, Max: f.max, Doc: f.doc, Secret: isSecret(f.typ), Example: f.example, Loose: isLoose(f.typ),
 		Optional: shapeOf(f.typ) == shapePointer && v.IsNil() && shapeOf(f.typ.Elem()) == shapeSection,
 	}
 	if !f.required {
@@ -79,6 +81,14 @@ func (d *describer) key(v reflect.Value, f field, path string) {
 	}
 	d.docs = append(d.docs, doc)
 	d.inside(v, doc.Path)
+}
+
+// isLoose tells whether values of a type are read from any scalar by the type's own UnmarshalText.
+func isLoose(t reflect.Type) bool {
+	for shapeOf(t) == shapePointer {
+		t = t.Elem()
+	}
+	return shapeOf(t) == shapeText
 }
 
 // typeName is what users call a type.

@@ -10,7 +10,8 @@
 //	}
 //
 // The name of a key is the yaml tag, its type the Go type, its default the value in a struct of defaults. Other tags:
-// required, enum, min and max (numbers, sizes, durations), neg:"true" (a duration may be negative), doc. An embedded struct with
+// required, enum, min and max (numbers, sizes, durations), neg:"true" (a duration may be negative), doc, and example, a value that
+// samples show for keys without a useful default, as it would be written in YAML. An embedded struct with
 // yaml:",inline" lends its keys; a map with yaml:",inline" takes the keys that the struct does not know. A field tagged
 // yaml:"-" is no key, one without a name is known by its Go name in lower case. What no tag can say stands in a method
 // Validate() error, whose KeyErrors are put at their keys; values made fresh for a list, a map or a

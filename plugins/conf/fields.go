@@ -84,6 +84,7 @@ type field struct {
 	neg      bool
 	enum     []string
 	min, max string
+	example  string
 }
 
 // layout is what a struct is to a configuration.
@@ -127,7 +128,7 @@ func (l *layout) add(t reflect.Type, index []int) {
 		x := field{
 			index: at, name: name, typ: f.Type, doc: f.Tag.Get("doc"),
 			required: f.Tag.Get("required") == "true", neg: f.Tag.Get("neg") == "true",
-			min: f.Tag.Get("min"), max: f.Tag.Get("max"),
+			min: f.Tag.Get("min"), max: f.Tag.Get("max"), example: f.Tag.Get("example"),
 		}
 		if enum, ok := f.Tag.Lookup("enum"); ok {
 			x.enum = strings.Split(enum, "|")

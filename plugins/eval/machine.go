@@ -77,7 +77,7 @@ func (m *machine) run(e *event.Event) (v any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			m.vm = vm.VM{}
-			v, err = nil, fmt.Errorf("running the expression: %v", r)
+			v, err = nil, fmt.Errorf("running the expression: %s", withoutQuotes(fmt.Sprint(r)))
 		}
 	}()
 	for _, r := range m.refs {
@@ -94,17 +94,26 @@ func (m *machine) run(e *event.Event) (v any, err error) {
 	return v, nil
 }
 
-// brief is an error of the machine without the picture of the expression that expr-lang draws below it.
+// brief is an error of the machine without the picture of the expression that expr-lang draws below it, and without what it quotes:
+// that may be an event's text, which has no place in a log.
 func brief(err error) error {
+	text := err.Error()
 	var f *file.Error
 	switch {
 	case !errors.As(err, &f):
-		return err
 	case f.Prev != nil:
-		return f.Prev
+		text = f.Prev.Error()
+	default:
+		text = oneLine.Replace(f.Message)
 	}
-	return errors.New(oneLine.Replace(f.Message))
+	return errors.New(withoutQuotes(text))
 }
+
+// withoutQuotes replaces what stands in quotes by "…".
+func withoutQuotes(s string) string { return quoted.ReplaceAllString(s, `"…"`) }
+
+// quoted matches a text in quotes, or from a quote that is never closed to the end.
+var quoted = regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*(?:\"|$)|`[^`]*(?:`|$)|'[^']*(?:'|$)")
 
 // patcher puts calls of functions that know absent values in the place of operators.
 type patcher struct {

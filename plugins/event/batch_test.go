@@ -184,3 +184,20 @@ func TestCloneOwnsItsMemory(t *testing.T) {
 		t.Errorf("the copy changed with the arena: %+v", c)
 	}
 }
+
+func TestReplacedRawKeepsTheID(t *testing.T) {
+	t.Parallel()
+	e := NewBatch("s").Append()
+	e.Raw = []byte("first line\nsecond")
+	id := e.ID()
+	e.SetRaw([]byte("*** line"))
+	e.SetRaw([]byte("*** ***"))
+	if e.ID() != id || e.Clone().ID() != id || string(e.Raw) != "*** ***" {
+		t.Errorf("%q has the id %s, a copy %s, want %s", e.Raw, e.ID(), e.Clone().ID(), id)
+	}
+	e.Reset()
+	e.Raw = []byte("first line\nother")
+	if e.ID() != id {
+		t.Error("a reset event remembers another line")
+	}
+}

@@ -70,6 +70,8 @@ type Event struct {
 	Raw   []byte  // the record as read, without the newline
 
 	batch *Batch
+	// line is the hash of the first line as it was read, once Raw was replaced; 0: Raw is what was read.
+	line  uint64
 	index int32
 }
 
@@ -156,6 +158,15 @@ func (e *Event) Set(key string, v Value) {
 	if v.kind != Absent {
 		e.Extra = append(e.Extra, Field{key, v})
 	}
+}
+
+// SetRaw replaces Raw, by a processor that takes something out of it, and keeps the event's id, which is made of what was read. raw
+// must live as long as the event's batch and is not changed any more.
+func (e *Event) SetRaw(raw []byte) {
+	if e.line == 0 {
+		e.line = hashLine(e.Raw)
+	}
+	e.Raw = raw
 }
 
 // Batch returns the batch that owns the event; nil for an event that was made outside of one.

@@ -24,16 +24,24 @@ func (e *Event) AppendID(dst []byte) []byte {
 	}
 	in = append(in, 0)
 	in = binary.LittleEndian.AppendUint64(in, uint64(e.Offset))
-	line := e.Raw
-	if i := bytes.IndexByte(line, '\n'); i >= 0 {
-		line = line[:i]
+	line := e.line
+	if line == 0 {
+		line = hashLine(e.Raw)
 	}
-	in = binary.LittleEndian.AppendUint64(in, xxh3.Hash(line))
+	in = binary.LittleEndian.AppendUint64(in, line)
 	if e.Length > 0 {
 		in = binary.LittleEndian.AppendUint64(in, uint64(e.Length))
 	}
 	sum := sha256.Sum256(in)
 	return hex.AppendEncode(dst, sum[:IDLen/2])
+}
+
+// hashLine returns the hash of the first line of a record.
+func hashLine(raw []byte) uint64 {
+	if i := bytes.IndexByte(raw, '\n'); i >= 0 {
+		raw = raw[:i]
+	}
+	return xxh3.Hash(raw)
 }
 
 // ID returns what AppendID appends.
