@@ -2,6 +2,7 @@
 //
 //	processors:
 //	  - enrich:
+//	      lookup: {table: /etc/stacktrail/projects.csv, on: project_id, key: id, set: {customer: name, tier_int: tier}}
 //	      set:
 //	        region: '"RegionOne"'                # a text stands in quotes inside the expression
 //	        slow_bool: api_response_time_num > 2
@@ -9,13 +10,23 @@
 //	      rename: {region: zone}
 //	      remove: [user_agent]
 //
-// Whatever the order of the keys, all sets come first, then the renames, then the removals; sets and renames happen in the
-// order in which they are written, and each sees what those before it did.
+// Whatever the order of the keys, the lookup comes first, then all sets, then the renames, then the removals; sets and renames
+// happen in the order in which they are written, and each sees what those before it did.
 //
 // A name of the schema keeps its type; an int may be set where a float is wanted. Any other name defines an extra field, which
 // later expressions may use by name. A value that is absent removes the field. Where an expression fails for an event, or its
 // value does not fit the field, the field stays as it was and the failure is counted. A rename of an absent field changes
 // nothing. schema_version, event_id and log_offset_int cannot be changed.
+//
+// # Lookup
+//
+// The row whose key column holds the value of the field on gives the fields of set. An event whose value is not in the table is counted
+// and left alone; so is a field whose cell is empty. Cells become values of the type that a field of the schema has; other fields hold
+// texts, but for names that end in _int, _num or _bool. A table of 16 MiB at most is held by each lane.
+//
+// A table must have each key once, all columns that are named, and a row at least: anything else is an error of the configuration. The
+// file is looked at once a second at most, when events come, and read again in the background when it changed. One that is faulty or
+// gone then leaves the former table in use; that is logged, counted and shown in health.
 package enrich
 
 import (
@@ -37,6 +48,7 @@ import (
 
 // Config is the processor's configuration. Set and Rename are nodes, because their order matters.
 type Config struct {
+	Lookup *Lookup   `yaml:"lookup" doc:"Set fields from a table, before all else."`
 	Set    conf.Node `yaml:"set" doc:"Fields to set: the name of each with the expression of its value, in this order."`
 	Rename conf.Node `yaml:"rename" doc:"Fields to rename after that: the old name of each with its new one, in this order."`
 	Remove []string  `yaml:"remove" doc:"Fields to remove at the end."`
@@ -73,6 +85,13 @@ func (c Config) Validate() error {
 func (c Config) DefinedFields() map[string]event.Kind {
 	known := map[string]event.Kind{}
 	var none []error
+	if c.Lookup != nil {
+		for name := range c.Lookup.Set {
+			if schema.Lookup(name) == nil {
+				known[name] = kindFor(name)
+			}
+		}
+	}
 	for _, s := range pairs("set", c.Set, &none) {
 		if schema.Lookup(s.name) == nil {
 			known[s.name] = kindOf(s.text, known)
@@ -166,6 +185,12 @@ func New(c Config, env plugins.Env) (plugins.Processor, error) {
 	var errs []error
 	if err := c.Validate(); err != nil {
 		return nil, err
+	}
+	if c.Lookup != nil {
+		var err error
+		if p.lookup, err = newLookup(*c.Lookup, env, known); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	for _, s := range pairs("set", c.Set, &errs) {
 		v, err := eval.CompileValue(s.text, known)
@@ -307,6 +332,7 @@ type rename struct {
 }
 
 type processor struct {
+	lookup  *lookup // nil: none
 	sets    []set
 	renames []rename
 	removes []target
@@ -314,7 +340,13 @@ type processor struct {
 	log     *slog.Logger
 }
 
-func (p *processor) Process(_ context.Context, b *event.Batch) error {
+func (p *processor) Process(ctx context.Context, b *event.Batch) error {
+	if p.lookup != nil {
+		if err := p.lookup.refresh(ctx); err != nil {
+			return err
+		}
+		defer p.lookup.report()
+	}
 	for i := range b.Events {
 		if e := &b.Events[i]; !e.Dropped {
 			p.change(e)
@@ -330,6 +362,9 @@ func (p *processor) Process(_ context.Context, b *event.Batch) error {
 }
 
 func (p *processor) change(e *event.Event) {
+	if p.lookup != nil {
+		p.lookup.set(e)
+	}
 	for i := range p.sets {
 		s := &p.sets[i]
 		v, err := s.constant, error(nil)
