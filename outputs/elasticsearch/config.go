@@ -1,0 +1,357 @@
+package elasticsearch
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stacktrail/stacktrail/outputs/internal/web"
+	"github.com/stacktrail/stacktrail/plugins/conf"
+	"github.com/stacktrail/stacktrail/plugins/event"
+	"github.com/stacktrail/stacktrail/plugins/schema"
+)
+
+// Config is the output's configuration.
+type Config struct {
+	URLs       []string    `yaml:"urls" required:"true" doc:"Addresses of the cluster's nodes; one that does not answer is set aside for a while."`
+	DataStream *DataStream `yaml:"data_stream" doc:"Write to this data stream."`
+	Index      string      `yaml:"index" doc:"Write to plain indices of this name; {{field}} and %Y %m %d %H %M %j (the event's time, UTC) stand for values."`
+
+	APIKey   conf.Secret `yaml:"api_key" doc:"API key, encoded or as id:key; one from a file or credential is read again after a 401."`
+	web.Auth `yaml:",inline"`
+	TLS      web.TLS `yaml:"tls" doc:"How servers are verified, and what we show them."`
+
+	Flavor   string            `yaml:"flavor" enum:"auto|elasticsearch|opensearch" doc:"What the server is; auto asks it."`
+	Compress string            `yaml:"compress" enum:"gzip|none" doc:"How requests are compressed."`
+	Timeout  time.Duration     `yaml:"timeout" min:"1s" doc:"How long one request may take."`
+	Pipeline string            `yaml:"pipeline" doc:"Ingest pipeline of the server that events go through."`
+	Headers  map[string]string `yaml:"headers" doc:"Headers to send with each request, for proxies."`
+}
+
+// DataStream names a data stream by its three parts: type-dataset-namespace.
+type DataStream struct {
+	Type      string `yaml:"type" doc:"First part of the name."`
+	Dataset   string `yaml:"dataset" required:"true" doc:"Second part of the name, such as openstack.api."`
+	Namespace string `yaml:"namespace" doc:"Third part of the name."`
+}
+
+// SetDefaults is called by package conf before the section is read.
+func (d *DataStream) SetDefaults() { d.Type, d.Namespace = "logs", "default" }
+
+// Name returns the data stream's whole name.
+func (d *DataStream) Name() string { return d.Type + "-" + d.Dataset + "-" + d.Namespace }
+
+// Validate finds parts that make no name.
+func (d *DataStream) Validate() error {
+	var errs []error
+	for _, part := range []struct{ key, value string }{{"type", d.Type}, {"dataset", d.Dataset}, {"namespace", d.Namespace}} {
+		err := checkName(part.value)
+		switch {
+		case part.value == "":
+			if part.key == "dataset" {
+				continue // required says so
+			}
+			err = errors.New("must not be empty")
+		case err == nil && strings.Contains(part.value, "-"):
+			err = errors.New("must hold no hyphen: it stands between the three parts")
+		case err == nil && len(part.value) > maxPart:
+			err = fmt.Errorf("must not be longer than %d bytes", maxPart)
+		case err == nil && part.key == "type" && strings.ContainsRune("_+.", rune(part.value[0])):
+			err = fmt.Errorf("must not begin with %q", part.value[0])
+		}
+		if err != nil {
+			errs = append(errs, conf.KeyError{Key: part.key, Err: err})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	// maxPart is the longest part of a data stream's name that both servers take.
+	maxPart = 100
+	// maxIndex is how long an index's name may be, in bytes.
+	maxIndex = 255
+	// maxValue is a field's share of it.
+	maxValue = 64
+	// maxFields bounds the names that values can make beside each other.
+	maxFields = 3
+)
+
+// DefaultLinger collects events for a second: a request costs much more than its events.
+func (Config) DefaultLinger() time.Duration { return time.Second }
+
+// Values of Config.Flavor and Config.Compress.
+const (
+	flavorAuto          = "auto"
+	flavorElasticsearch = "elasticsearch"
+	flavorOpenSearch    = "opensearch"
+	gzipBodies          = "gzip"
+)
+
+// Validate finds what the types cannot say.
+func (c Config) Validate() error {
+	var errs []error
+	fault := func(key string, err error) { errs = append(errs, conf.KeyError{Key: key, Err: err}) }
+	for i, u := range c.URLs {
+		key := fmt.Sprintf("urls[%d]", i)
+		if err := web.CheckURL(u); err != nil {
+			fault(key, err)
+		} else if strings.Contains(u, "?") {
+			fault(key, errors.New("a query (?…) has no place in a server's address"))
+		} else if slices.Index(c.URLs, u) < i {
+			fault(key, errors.New("stands here twice"))
+		}
+	}
+	switch {
+	case c.DataStream != nil && c.Index != "":
+		fault("index", errors.New("data_stream or index, not both"))
+	case c.DataStream == nil && c.Index == "":
+		fault("data_stream", errors.New("say where to write: data_stream or index"))
+	case c.Index != "":
+		if _, err := parseIndex(c.Index); err != nil {
+			fault("index", err)
+		}
+	}
+	key := c.APIKey.Reveal()
+	if key != "" && (c.Username != "" || c.Password.Reveal() != "" || c.Bearer.Reveal() != "") {
+		fault("api_key", errors.New("api_key, or username and password, or bearer: only one of them"))
+	}
+	if err := checkAPIKey(c.APIKey); err != nil {
+		fault("api_key", err)
+	}
+	if strings.ContainsFunc(c.Pipeline, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		fault("pipeline", errors.New("a pipeline's name holds no space and no control character"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+		err := web.CheckHeader(name, c.Headers[name])
+		switch http.CanonicalHeaderKey(name) {
+		case "Authorization":
+			err = errors.New("use api_key, username and password, or bearer")
+		case "Content-Type", "Accept":
+			err = errors.New("the output sets it itself")
+		}
+		if err != nil {
+			fault("headers."+name, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkAPIKey refuses what would not arrive as it is. The error does not quote it.
+func checkAPIKey(s conf.Secret) error {
+	for _, c := range []byte(s.Reveal()) {
+		if c <= ' ' || c >= 0x7f {
+			return errors.New("the key holds a space, a newline or another character that no key has")
+		}
+	}
+	return nil
+}
+
+// apiKeyHeader returns the value of Authorization for a key in either form.
+func apiKeyHeader(key string) string {
+	if strings.Contains(key, ":") {
+		key = base64.StdEncoding.EncodeToString([]byte(key))
+	}
+	return "ApiKey " + key
+}
+
+// illegal are the characters that no index name holds.
+const illegal = "\\/*?\"<>| ,#:"
+
+// checkName reports what makes a text no part of an index name.
+func checkName(s string) error {
+	for _, r := range s {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			return fmt.Errorf("holds the capital %q: names of indices are in lower case", r)
+		case strings.ContainsRune(illegal, r), r < ' ', r == 0x7f, r == utf8.RuneError:
+			return fmt.Errorf("holds %q, which no name of an index may", r)
+		case r >= utf8.RuneSelf && strings.ToLower(string(r)) != string(r):
+			return fmt.Errorf("holds the capital %q: names of indices are in lower case", r)
+		}
+	}
+	return nil
+}
+
+// indexTemplate is a parsed index name.
+type indexTemplate struct {
+	parts []indexPart
+	// dated says that a date stands in it: then an event always goes to the same index, whenever it is sent.
+	dated bool
+}
+
+type indexPart struct {
+	text   string        // literal, if neither of the others is set
+	field  *schema.Field // of the schema
+	extra  string        // name of an extra field
+	code   byte          // of a date
+	column int
+}
+
+// parseIndex parses a configured index name. Errors name the column.
+func parseIndex(s string) (*indexTemplate, error) {
+	t := &indexTemplate{}
+	fields, length := 0, 0
+	for i := 0; i < len(s); {
+		column := utf8.RuneCountInString(s[:i]) + 1
+		switch {
+		case strings.HasPrefix(s[i:], "{{"):
+			end := strings.Index(s[i:], "}}")
+			if end < 0 {
+				return nil, fmt.Errorf("column %d: {{ without }}", column)
+			}
+			name := strings.TrimSpace(s[i+2 : i+end])
+			if name == "" || strings.ContainsAny(name, "{/% ") {
+				return nil, fmt.Errorf("column %d: between {{ and }} stands the name of a field, found %q", column, name)
+			}
+			p := indexPart{column: column, field: schema.Lookup(name)}
+			if p.field == nil {
+				p.extra = name
+			} else if p.field.Type == event.List || p.field.Type == event.Object {
+				return nil, fmt.Errorf("column %d: field %q holds a %s, which makes no name of an index", column, name, p.field.Type)
+			}
+			if fields++; fields > maxFields {
+				return nil, fmt.Errorf("column %d: more than %d fields", column, maxFields)
+			}
+			t.parts = append(t.parts, p)
+			length += maxValue
+			i += end + 2
+		case s[i] == '%':
+			if i+1 == len(s) || !strings.ContainsRune("YmdHMj", rune(s[i+1])) {
+				return nil, fmt.Errorf("column %d: after %% stands one of Y m d H M j", column)
+			}
+			t.parts = append(t.parts, indexPart{code: s[i+1], column: column})
+			t.dated = true
+			length += 4
+			i += 2
+		default:
+			end := len(s) - i
+			for _, special := range []string{"%", "{{"} {
+				if at := strings.Index(s[i:], special); at >= 0 && at < end {
+					end = at
+				}
+			}
+			text := s[i : i+end]
+			if err := checkName(text); err != nil {
+				return nil, fmt.Errorf("column %d: %w", column, err)
+			}
+			t.parts = append(t.parts, indexPart{text: text, column: column})
+			length += len(text)
+			i += end
+		}
+	}
+	if c := s[0]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c < utf8.RuneSelf {
+		return nil, errors.New("column 1: must begin with a letter or a digit")
+	}
+	if length > maxIndex {
+		return nil, fmt.Errorf("makes names of up to %d bytes; %d are allowed", length, maxIndex)
+	}
+	return t, nil
+}
+
+// checkFields finds fields that nobody defines. Which ones there are beside the schema is known only in a pipeline.
+func (t *indexTemplate) checkFields(extra map[string]event.Kind) error {
+	for _, p := range t.parts {
+		if p.extra == "" {
+			continue
+		}
+		k, ok := extra[p.extra]
+		if !ok {
+			known := slices.Collect(maps.Keys(extra))
+			for _, f := range schema.Fields() {
+				known = append(known, f.Name)
+			}
+			msg := fmt.Sprintf("column %d: unknown field %q", p.column, p.extra)
+			if s := conf.Suggest(p.extra, known); s != "" {
+				msg += fmt.Sprintf(" (did you mean %q?)", s)
+			}
+			return conf.KeyError{Key: "index", Err: errors.New(msg)}
+		}
+		if k == event.List || k == event.Object {
+			return conf.KeyError{Key: "index", Err: fmt.Errorf("column %d: field %q holds a %s, which makes no name of an index", p.column, p.extra, k)}
+		}
+	}
+	return nil
+}
+
+// pattern returns what all names of the template match.
+func (t *indexTemplate) pattern() string {
+	var b strings.Builder
+	for _, p := range t.parts {
+		switch {
+		case p.text != "":
+			b.WriteString(p.text)
+		case !strings.HasSuffix(b.String(), "*"):
+			b.WriteByte('*')
+		}
+	}
+	return b.String()
+}
+
+// append appends the name of e's index. at is its time.
+func (t *indexTemplate) append(dst []byte, e *event.Event, at time.Time) []byte {
+	for i := range t.parts {
+		switch p := &t.parts[i]; {
+		case p.code != 0:
+			dst = appendDate(dst, p.code, at)
+		case p.field != nil:
+			if s := p.field.Text(e); s != nil {
+				dst = appendValue(dst, *s)
+			} else {
+				dst = appendValue(dst, p.field.Get(e).Text())
+			}
+		case p.extra != "":
+			v, _ := e.Get(p.extra)
+			dst = appendValue(dst, v.Text())
+		default:
+			dst = append(dst, p.text...)
+		}
+	}
+	return dst
+}
+
+// appendValue appends a value as part of an index name: capitals become small, what no name may hold an underscore.
+func appendValue(dst []byte, s string) []byte {
+	if s == "" {
+		return append(dst, '_')
+	}
+	from := len(dst)
+	for _, r := range s {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			r += 'a' - 'A'
+		case r < ' ' || r == 0x7f || r >= utf8.RuneSelf || strings.ContainsRune(illegal, r):
+			r = '_'
+		}
+		if len(dst)-from == maxValue {
+			break
+		}
+		dst = append(dst, byte(r))
+	}
+	return dst
+}
+
+func appendDate(dst []byte, code byte, at time.Time) []byte {
+	two := func(n int) []byte { return append(dst, byte('0'+n/10%10), byte('0'+n%10)) }
+	switch code {
+	case 'Y':
+		y := at.Year()
+		return append(dst, byte('0'+y/1000%10), byte('0'+y/100%10), byte('0'+y/10%10), byte('0'+y%10))
+	case 'm':
+		return two(int(at.Month()))
+	case 'd':
+		return two(at.Day())
+	case 'H':
+		return two(at.Hour())
+	case 'M':
+		return two(at.Minute())
+	}
+	d := at.YearDay()
+	return append(dst, byte('0'+d/100), byte('0'+d/10%10), byte('0'+d%10))
+}
