@@ -18,10 +18,11 @@ import (
 
 // Exit codes.
 const (
-	exitFailure   = 1
-	exitUsage     = 2
-	exitState     = 74 // state of a newer format
-	exitBadConfig = 78
+	exitFailure     = 1
+	exitUsage       = 2
+	exitState       = 74 // state of a newer format
+	exitUnreachable = 75 // check --connect
+	exitBadConfig   = 78
 )
 
 // Main runs the command line of an agent with the built-in plugins and these, and exits. A custom build is a main package that
@@ -108,7 +109,7 @@ Every flag can be set by an environment variable too: --config-dir is STACKTRAIL
 		RunE:              runCmd.RunE,
 	}
 	root.Flags().AddFlagSet(runCmd.Flags())
-	root.AddCommand(runCmd, newCheckCommand(reg), newParseCommand(reg), newVersionCommand())
+	root.AddCommand(runCmd, newCheckCommand(reg), newParseCommand(reg), newStatusCommand(), newDeadLetterCommand(reg), newSetupCommand(reg), newVersionCommand())
 	return root
 }
 

@@ -119,7 +119,7 @@ func report(w io.Writer, pipelines []*pipeline.Pipeline, took time.Duration) {
 			if o.InFlight > 0 {
 				fmt.Fprintf(w, " + %d not sent (%s)", o.InFlight, o.LastError)
 			}
-			fmt.Fprintf(w, "; %d writes, %d retries\n", o.Requests, o.Retries)
+			fmt.Fprintf(w, "; %d writes, %d retries\n", o.Requests, o.Retried())
 		}
 	}
 	fmt.Fprintf(w, "took %v\n", took.Round(time.Millisecond))

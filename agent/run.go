@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/stacktrail/stacktrail/agent/internal/checkpoint"
 	"github.com/stacktrail/stacktrail/agent/internal/config"
 	"github.com/stacktrail/stacktrail/agent/internal/pipeline"
@@ -38,6 +40,16 @@ type machine struct {
 	keptNode  string                         // node id that was made up, kept in the checkpoint
 	asked     chan struct{}                  // somebody wants a checkpoint soon
 	saveFails bool                           // the last checkpoint could not be stored
+	started   time.Time
+	beat      beat
+}
+
+// beat is the sign of life of the loop that saves positions.
+type beat struct {
+	mu        sync.Mutex
+	turned    time.Time // when the loop turned last
+	stored    time.Time // when everything was stored
+	saveError string
 }
 
 // runAgent runs a checked configuration until a signal ends it or, with once, all sources are read.
@@ -72,14 +84,22 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 		m.signals(ended, stop)
 	}()
 	defer func() { close(ended); <-handled }()
-	began := time.Now()
+	m.started = time.Now()
+	m.turn()
+	watch, err := m.serve(opt)
+	if err != nil {
+		return fail(exitFailure, err)
+	}
+	defer watch.Close()
 	for _, p := range m.pipelines {
 		if err := p.Start(ctx); err != nil {
 			return fail(exitFailure, err)
 		}
 	}
 	m.save(context.WithoutCancel(ctx), 0)
-	log.Info("started", "version", version, "pipelines", len(m.pipelines), "state_dir", cfg.Agent.StateDir)
+	tellSystemd(m.log, daemon.SdNotifyReady)
+	go m.feedWatchdog(ended)
+	log.Info("started", "version", version, "pipelines", len(m.pipelines), "state_dir", cfg.Agent.StateDir, "listen", watch.Addr())
 	var progress *progress
 	if opt.once {
 		progress = startProgress(os.Stderr, m.pipelines)
@@ -98,7 +118,7 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 		p.Close()
 	}
 	if opt.once {
-		report(os.Stderr, m.pipelines, time.Since(began))
+		report(os.Stderr, m.pipelines, time.Since(m.started))
 	}
 	if m.saveFails {
 		return fail(exitFailure, errors.New("the last positions could not be saved: what was sent since the last checkpoint will be sent again"))
@@ -152,7 +172,9 @@ func (m *machine) saveOnInterval(ctx context.Context, end <-chan struct{}) {
 			for _, p := range m.pipelines {
 				dirty = p.Dirty() || dirty
 			}
+			m.turn()
 			if !dirty && atRest {
+				m.saved(nil)
 				continue
 			}
 			// When nothing changes any more one more checkpoint is stored: then both generations say the same.
@@ -180,7 +202,9 @@ func (m *machine) saveFrom(take func(*pipeline.Pipeline) pipeline.Snapshot) bool
 		taken[i] = take(p)
 		snap.Pipelines[m.cfg.Pipelines[i].Name] = taken[i].Pipeline
 	}
-	if err := m.store.Save(snap); err != nil {
+	err := m.store.Save(snap)
+	m.saved(err)
+	if err != nil {
 		if !m.saveFails {
 			m.log.Error("positions cannot be saved, will retry", "error", err)
 		}
@@ -236,7 +260,7 @@ func (m *machine) build(snap *checkpoint.Snapshot, opt runOptions) error {
 	for _, c := range m.cfg.Pipelines {
 		p, err := pipeline.New(c, pipeline.Deps{
 			Log: m.log, Pool: pool, NodeID: node, StateDir: m.cfg.Agent.StateDir, Once: opt.once,
-			StopTimeout: m.cfg.Agent.StopTimeout, DeadLetter: newDeadLetter, State: snap.Pipelines[c.Name],
+			StopTimeout: m.cfg.Agent.StopTimeout, DeadLetter: newDeadLetter, DeadLetterMax: int64(m.cfg.Agent.DeadLetterMax), State: snap.Pipelines[c.Name],
 			RequestSnapshot: func() {
 				select {
 				case m.asked <- struct{}{}:
@@ -339,6 +363,7 @@ func (m *machine) signals(ended <-chan struct{}, stop func()) {
 					os.Exit(exitFailure)
 				}
 				stopping = time.Now()
+				tellSystemd(m.log, daemon.SdNotifyStopping)
 				m.log.Info("stopping", "signal", s.String(), "timeout", m.cfg.Agent.StopTimeout)
 				stop()
 			}

@@ -4,9 +4,11 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +21,9 @@ import (
 type Agent struct {
 	StateDir           string        `yaml:"state_dir" doc:"Where positions, tokens and dead letters are kept."`
 	NodeID             string        `yaml:"node_id" doc:"Part of every event's id; empty: the machine id."`
+	Listen             string        `yaml:"listen" doc:"Address of /metrics, /livez and /readyz; empty: none."`
+	AdminSocket        string        `yaml:"admin_socket" doc:"Socket of 'stacktrail status', for the agent's user only; empty: none."`
+	DeadLetterMax      conf.Size     `yaml:"dead_letter_max" min:"1MiB" doc:"Most that the dead letters of one output take; at that its output stops until some are removed."`
 	MemoryLimit        conf.Size     `yaml:"memory_limit" min:"8MiB" doc:"Bound of all batches in memory."`
 	CheckpointInterval time.Duration `yaml:"checkpoint_interval" min:"10ms" doc:"How often positions are saved."`
 	StopTimeout        time.Duration `yaml:"stop_timeout" doc:"How long a stop waits for outputs to take what was read."`
@@ -34,7 +39,8 @@ type Log struct {
 // DefaultAgent holds the defaults of the `agent:` section.
 func DefaultAgent() Agent {
 	return Agent{
-		StateDir: "/var/lib/stacktrail", MemoryLimit: 64 << 20, CheckpointInterval: time.Second, StopTimeout: 30 * time.Second,
+		StateDir: "/var/lib/stacktrail", Listen: "127.0.0.1:9717", AdminSocket: "/run/stacktrail/admin.sock",
+		DeadLetterMax: 256 << 20, MemoryLimit: 64 << 20, CheckpointInterval: time.Second, StopTimeout: 30 * time.Second,
 		Log: Log{Level: "info", Format: "logfmt"},
 	}
 }
@@ -43,6 +49,8 @@ func DefaultAgent() Agent {
 type Config struct {
 	Agent     Agent
 	Pipelines []pipeline.Config
+	// ListenSet and SocketSet tell that the configuration names agent.listen and agent.admin_socket: then they have to work.
+	ListenSet, SocketSet bool
 	// KeepsNothing says that every plugin vows to keep nothing of a batch, so that arenas can be recycled.
 	KeepsNothing bool
 	// Warnings are conditions that an operator should know of and that are no faults.
@@ -120,6 +128,19 @@ func Load(src Source, reg *plugins.Registry) (*Config, error) {
 	doc, f := conf.Decode(root, document{Agent: DefaultAgent()})
 	faults = append(faults, f...)
 	l := &loader{reg: reg, faults: faults, cfg: &Config{Agent: doc.Agent, KeepsNothing: true}}
+	agent, _ := root.Get("agent")
+	if n, ok := agent.Get("listen"); ok {
+		l.cfg.ListenSet = true
+		if err := checkListen(doc.Agent.Listen); err != nil {
+			l.add(n.Fault("%s", err))
+		}
+	}
+	if n, ok := agent.Get("admin_socket"); ok {
+		l.cfg.SocketSet = true
+		if s := doc.Agent.AdminSocket; s != "" && (!filepath.IsAbs(s) || len(s) > maxSocketPath) {
+			l.add(n.Fault("admin_socket %q is no absolute path of at most %d bytes", s, maxSocketPath))
+		}
+	}
 	if doc.Plugins.Kind() != conf.Invalid {
 		l.add(doc.Plugins.KeyFault("plugins in a process of their own are not built yet: remove this section"))
 	}
@@ -150,6 +171,23 @@ func Load(src Source, reg *plugins.Registry) (*Config, error) {
 		return nil, l.faults
 	}
 	return l.cfg, nil
+}
+
+// maxSocketPath is what sockaddr_un has room for: see unix(7).
+const maxSocketPath = 107
+
+func checkListen(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if n, e := strconv.Atoi(port); err != nil || e != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("listen %q is no address and port, as in 127.0.0.1:9717", addr)
+	}
+	if host != "" && host != "localhost" && net.ParseIP(host) == nil {
+		return fmt.Errorf("listen %q does not name an IP address, as in 127.0.0.1:9717 or [::1]:9717", addr)
+	}
+	return nil
 }
 
 func read(src Source) (conf.Node, conf.Faults, error) {

@@ -114,7 +114,7 @@ func (l *loader) pipeline(n conf.Node, sec pipelineSection) {
 }
 
 func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]event.Kind, ids map[string]bool) {
-	pol, f := conf.Decode(item, DefaultOutputPolicies())
+	pol, f := conf.Decode(item, l.outputPolicies(item))
 	l.add(f...)
 	spec, cfg, at, ok := l.plugin(item, plugins.KindOutput, pol.Plugin, policyKeys(OutputPolicies{}))
 	c := pipeline.OutputConfig{
@@ -163,6 +163,25 @@ func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]ev
 	}
 	l.needed += int64(pol.Queue.Bytes) + int64(pol.Batch.Bytes)
 	p.Outputs = append(p.Outputs, c)
+}
+
+// outputPolicies are the defaults of what stands beside the key of the plugin that an item names.
+func (l *loader) outputPolicies(item conf.Node) OutputPolicies {
+	for _, k := range item.Keys() {
+		if s, ok := l.reg.Lookup(plugins.KindOutput, k.Name); ok {
+			return PoliciesOf(s)
+		}
+	}
+	return DefaultOutputPolicies()
+}
+
+// PoliciesOf holds the defaults of what stands beside the key of an output.
+func PoliciesOf(s plugins.Spec) OutputPolicies {
+	p := DefaultOutputPolicies()
+	if c, ok := s.Defaults.(plugins.Lingering); ok {
+		p.Batch.Linger = c.DefaultLinger()
+	}
+	return p
 }
 
 // plugin finds the plugin that an item of a list names and decodes its section.

@@ -3,11 +3,17 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/stacktrail/stacktrail/plugins"
+	"github.com/stacktrail/stacktrail/plugins/conf"
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
@@ -24,6 +30,9 @@ type deadLetter struct {
 	out    plugins.Committer
 	log    *slog.Logger
 	output string
+	path   string // of the file that is written; those put aside lie beside it
+	max    int64  // bytes of them all; 0: any number
+	fail   func(key string, err error)
 
 	mu sync.Mutex // held while dead events are written and settled, so that a snapshot never falls between the two
 }
@@ -37,7 +46,11 @@ func (d *deadLetter) writeLocked(ctx context.Context, died []deadEvent) bool {
 		evs[i] = d.letter(x.e, x.reason, now)
 	}
 	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
-		err := d.out.Write(ctx, evs)
+		err := d.full()
+		if err == nil {
+			err = d.out.Write(ctx, evs)
+		}
+		d.fail("dead letter", err)
 		if err == nil {
 			d.log.Warn("events went to the dead letter", "count", len(died), "reason", died[0].reason)
 			return true
@@ -57,6 +70,32 @@ func (d *deadLetter) writeLocked(ctx context.Context, died []deadEvent) bool {
 			return false
 		}
 	}
+}
+
+// full returns an error once the dead letters take all the room that they may.
+func (d *deadLetter) full() error {
+	if d.max == 0 {
+		return nil
+	}
+	dir, base := filepath.Split(d.path)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("looking for dead letters: %w", err)
+	}
+	var sum int64
+	for _, e := range entries {
+		if e.Name() != base && !strings.HasPrefix(e.Name(), base+".") {
+			continue
+		}
+		if st, err := e.Info(); err == nil && st.Mode().IsRegular() {
+			sum += st.Size()
+		}
+	}
+	if sum >= d.max {
+		return fmt.Errorf("dead letters take %d MiB, agent.dead_letter_max is %v: look at them with 'stacktrail dlq', then remove the oldest %s.*",
+			sum>>20, conf.Size(d.max), d.path)
+	}
+	return nil
 }
 
 // letter makes the dead letter's copy of an event.

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -193,6 +194,9 @@ type rig struct {
 	before checkpoint.Pipeline // the state before that
 	pool   *event.Pool
 	stop   time.Duration
+
+	dir     string // "/state" if empty
+	deadMax int64
 }
 
 func newRig(t *testing.T, cfg Config) *rig {
@@ -206,7 +210,7 @@ func (r *rig) start(ctx context.Context, every time.Duration) (p *Pipeline, fini
 	r.t.Helper()
 	asked := make(chan struct{}, 1)
 	p, err := New(r.cfg, Deps{
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: r.pool, NodeID: "node", StateDir: "/state", Once: true,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: r.pool, NodeID: "node", StateDir: cmp.Or(r.dir, "/state"), DeadLetterMax: r.deadMax, Once: true,
 		StopTimeout: r.stop, State: r.state,
 		DeadLetter: func(path string, _ plugins.Env) (plugins.Committer, error) {
 			if r.dead[path] == nil {

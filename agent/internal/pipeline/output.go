@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,13 +33,18 @@ type output struct {
 	runners  []*runner
 	held     map[*item]struct{}
 	queued   int64 // bytes of the items that no runner has taken whole
+	crowded  bool  // something found no room: nothing lingers then
 	room     chan struct{}
-	accounts Accounts // without InFlight
-	retries  int64
+	accounts Accounts         // without InFlight
+	retries  map[string]int64 // by reason
 	requests int64
+	took     Histogram // of requests
 	lastErr  string
-	unsaid   int64     // events dropped since it was said last
-	saidAt   time.Time // when that was
+	failing  time.Time             // since when requests fail
+	good     time.Time             // when something was delivered last
+	writing  map[*runner]time.Time // since when a runner is in a request
+	unsaid   int64                 // events dropped since it was said last
+	saidAt   time.Time             // when that was
 	closed   bool
 	stable   stable // what a snapshot says
 	stored   int    // number of the last stable moment that is in a checkpoint
@@ -112,6 +118,7 @@ func (o *output) enqueue(ctx context.Context, b *event.Batch, events []*event.Ev
 	o.mu.Lock()
 	if len(events) > 0 && o.queued > 0 && o.queued+it.bytes > int64(o.Queue.Bytes) {
 		if o.Queue.OnFull == OnFullDrop {
+			o.hurryLocked()
 			o.accounts.Dropped += int64(len(events))
 			o.account(b, len(events), dead)
 			o.settleLocked(b.Stream, b.Span.To)
@@ -122,6 +129,7 @@ func (o *output) enqueue(ctx context.Context, b *event.Batch, events []*event.Ev
 		stalled := time.NewTimer(stallAfter)
 		defer stalled.Stop()
 		for o.queued > 0 && o.queued+it.bytes > int64(o.Queue.Bytes) {
+			o.hurryLocked()
 			room := o.room
 			o.mu.Unlock()
 			select {
@@ -263,22 +271,50 @@ func (o *output) finish(ctx context.Context, it *item) bool {
 	return true
 }
 
+// hurryLocked has the runners send what they have, however little: there is no room for more. The caller holds mu.
+func (o *output) hurryLocked() {
+	if o.crowded {
+		return
+	}
+	o.crowded = true
+	for _, r := range o.runners {
+		r.signal()
+	}
+}
+
 // taken tells those who wait for room that items have left the queue. The caller holds mu.
 func (o *output) takenLocked(bytes int64) {
 	o.queued -= bytes
+	o.crowded = false
 	close(o.room)
 	o.room = make(chan struct{})
 }
 
 // status returns the accounts, all of one moment.
 func (o *output) status() OutputStatus {
+	s := OutputStatus{ID: o.ID, Type: o.Type, Failures: o.fails.all(), Counts: o.counters.All()}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	s := OutputStatus{ID: o.ID, Type: o.Type, Accounts: o.accounts, Retries: o.retries, Requests: o.requests, LastError: o.lastErr}
+	s.Accounts, s.Requests, s.Retries, s.RequestTime = o.accounts, o.requests, maps.Clone(o.retries), o.took
+	s.LastError, s.FailingSince, s.LastDelivered = o.lastErr, o.failing, o.good
 	for it := range o.held {
 		s.InFlight += int64(it.left)
+		s.InFlightBytes += it.bytes
+		if read := it.batch.ReadAt; s.Oldest.IsZero() || read.Before(s.Oldest) {
+			s.Oldest = read
+		}
 	}
 	return s
+}
+
+// longestWrite is how long the oldest of the present requests has lasted.
+func (o *output) longestWrite() (d time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, since := range o.writing {
+		d = max(d, time.Since(since))
+	}
+	return d
 }
 
 // close ends the queue: the runners return once it is empty.

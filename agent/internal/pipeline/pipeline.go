@@ -4,12 +4,14 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"maps"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,6 +95,8 @@ type Deps struct {
 	StopTimeout time.Duration // for draining
 	// DeadLetter makes the output behind a dead letter; nil: dead events are only counted and logged.
 	DeadLetter func(path string, env plugins.Env) (plugins.Committer, error)
+	// DeadLetterMax is how many bytes the dead letters of one output may take; 0: any number.
+	DeadLetterMax int64
 	// State is what the checkpoint knows of the pipeline.
 	State checkpoint.Pipeline
 	// RequestSnapshot asks the agent for a checkpoint soon.
@@ -181,7 +185,7 @@ func (p *Pipeline) env(id string, c *Counters, f *failures) plugins.Env {
 
 func (p *Pipeline) addOutput(i int, c OutputConfig) error {
 	o := &output{
-		OutputConfig: c, index: i, log: p.log.With("id", c.ID), dirty: &p.dirty, room: make(chan struct{}),
+		OutputConfig: c, index: i, log: p.log.With("id", c.ID), dirty: &p.dirty, room: make(chan struct{}), retries: map[string]int64{}, writing: map[*runner]time.Time{},
 		ledgers: map[string]*ledger.Ledger{}, held: map[*item]struct{}{}, stable: stable{cursors: map[string]event.Position{}},
 	}
 	env := p.env(c.ID, &o.counters, &o.fails)
@@ -220,26 +224,27 @@ func (p *Pipeline) addDeadLetters() error {
 	if p.DeadLetter == nil {
 		return nil
 	}
-	add := func(id, path string) (*deadLetter, error) {
+	add := func(id, path string, fails *failures) (*deadLetter, error) {
 		env := p.env(id, new(Counters), nil)
 		env.StateDir = filepath.Join(p.StateDir, "dead", p.cfg.Name, id+".state")
 		env.Encoder = schema.NewEncoder
-		out, err := p.DeadLetter(filepath.Join(p.StateDir, "dead", p.cfg.Name, path), env)
+		path = filepath.Join(p.StateDir, "dead", p.cfg.Name, path)
+		out, err := p.DeadLetter(path, env)
 		if err != nil {
 			return nil, fmt.Errorf("building the dead letter of %q: %w", id, err)
 		}
-		return &deadLetter{out: out, output: id, log: p.log.With("id", id)}, nil
+		return &deadLetter{out: out, output: id, path: path, max: p.DeadLetterMax, fail: fails.set, log: p.log.With("id", id)}, nil
 	}
 	var err error
 	for _, o := range p.outputs {
 		if !o.DeadLetter {
 			continue
 		}
-		if o.dead, err = add(o.ID, o.ID+".ndjson"); err != nil {
+		if o.dead, err = add(o.ID, o.ID+".ndjson", &o.fails); err != nil {
 			return err
 		}
 	}
-	p.dead, err = add("", "processors.ndjson")
+	p.dead, err = add("", "processors.ndjson", &p.procFails)
 	return err
 }
 
@@ -493,13 +498,60 @@ func (p *Pipeline) Close() {
 func (p *Pipeline) Status() Status {
 	s := Status{Name: p.cfg.Name}
 	for _, in := range p.inputs {
-		s.Inputs = append(s.Inputs, InputStatus{in.ID, in.Type, in.counters.All(), in.fails.all()})
+		s.Inputs = append(s.Inputs, InputStatus{in.ID, in.Type, in.counters.All(), in.fails.all(), p.streamsOf(in)})
 	}
 	for i, c := range p.cfg.Processors {
 		s.Processors = append(s.Processors, ProcessorStatus{c.ID, c.Type, p.procCounters[i].All()})
 	}
+	s.Failures = p.procFails.all()
 	for _, o := range p.outputs {
 		s.Outputs = append(s.Outputs, o.status())
 	}
 	return s
+}
+
+// LongestWrite is how long the oldest of the present writes has lasted.
+func (p *Pipeline) LongestWrite() (d time.Duration) {
+	for _, o := range p.outputs {
+		d = max(d, o.longestWrite())
+	}
+	return d
+}
+
+// streamsOf says how far an input's open streams are, ordered by source.
+func (p *Pipeline) streamsOf(in *input) []StreamStatus {
+	sizes := map[string]plugins.Source{}
+	if m, ok := in.plug.(plugins.Measurer); ok {
+		for _, s := range m.Sources() {
+			sizes[s.Stream] = s
+		}
+	}
+	var all []StreamStatus
+	p.mu.Lock()
+	for name, st := range p.streams {
+		if st.in != in {
+			continue
+		}
+		s := StreamStatus{Name: name, Source: st.Lane, Size: -1, At: map[string]int64{}, Done: st.Drained}
+		for _, o := range p.outputs {
+			at, head := o.position(name)
+			s.At[o.ID], s.Read = at.Seq, max(s.Read, head.Seq)
+		}
+		all = append(all, s)
+	}
+	p.mu.Unlock()
+	for i := range all {
+		s := &all[i]
+		if src, open := sizes[s.Name]; open {
+			// It was measured before the positions were taken.
+			s.Source, s.Size = src.Name, src.Size
+			if s.Size >= 0 {
+				s.Size = max(s.Size, s.Read)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b StreamStatus) int {
+		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Name, b.Name))
+	})
+	return all
 }

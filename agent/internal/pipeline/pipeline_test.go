@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -457,4 +459,108 @@ func TestAnOutputLearnsThatItsTokenIsStored(t *testing.T) {
 	}})
 	r.runOnce()
 	out.check(t, r.before.Outputs["undo"].Token)
+}
+
+func TestAFullDeadLetterStopsItsOutput(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "dead", "p", "es.ndjson")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".1", make([]byte, 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, other := &far{}, &far{}
+	refuse := func([]*event.Event) error { return &plugins.PermanentError{Err: errors.New("no")} }
+	r := newRig(t, Config{Name: "p", Inputs: []InputConfig{inputConfig(&numbers{streams: []string{"a"}, n: 10, batch: 5})}, Outputs: []OutputConfig{
+		outputConfig("es", plain(f, refuse)), outputConfig("file", plain(other, nil)),
+	}})
+	r.dir, r.deadMax = dir, 1000
+	p, finish := r.start(context.Background(), time.Millisecond)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { p.Run(ctx); close(done) }()
+	full := func() string { return p.Status().Outputs[0].Failures["dead letter"] }
+	wait(t, "the full dead letter is named", func() bool { return strings.Contains(full(), "agent.dead_letter_max") })
+	wait(t, "the other output has all", func() bool { return len(other.all()) == 10 })
+	if s := p.Status().Outputs[0]; s.Dead != 0 || s.InFlight != 10 {
+		t.Errorf("%+v", s.Accounts)
+	}
+	if err := os.Remove(path + ".1"); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it goes on", func() bool { return p.Status().Outputs[0].Dead == 10 })
+	if full() != "" {
+		t.Errorf("still named: %s", full())
+	}
+	stop()
+	<-done
+	finish(true)
+	if n := len(r.dead[path].all()); n != 10 {
+		t.Errorf("%d dead letters", n)
+	}
+}
+
+// wait polls until cond holds.
+func wait(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for range 60_000 {
+		if cond() {
+			return
+		}
+		<-tick.C
+	}
+	t.Fatalf("waited in vain: %s", what)
+}
+
+func TestAnOutputThatRefusesEventsForGoodDoesNotFail(t *testing.T) {
+	t.Parallel()
+	permanent, busy := &plugins.PermanentError{Err: errors.New("no")}, errors.New("busy")
+	for _, test := range []struct {
+		err  error
+		want error
+	}{
+		{nil, nil},
+		{busy, busy},
+		{permanent, nil},
+		{plugins.ErrTooLarge, nil},
+		{&plugins.PartialError{Failed: map[int]error{0: permanent, 2: permanent}}, nil},
+		{&plugins.PartialError{Failed: map[int]error{0: permanent, 2: busy}}, busy},
+		{&panicError{"x"}, &panicError{"x"}},
+	} {
+		if got := (&runner{}).failure(test.err, 3); fmt.Sprint(got) != fmt.Sprint(test.want) {
+			t.Errorf("%v: %v, want %v", test.err, got, test.want)
+		}
+	}
+	if got := (&runner{}).failure(&plugins.PartialError{Failed: map[int]error{7: permanent}}, 3); got == nil {
+		t.Error("an answer that speaks of events that do not exist is no failure")
+	}
+}
+
+// A full queue is sent at once, whatever the linger: what it waits for cannot come.
+func TestAFullQueueDoesNotLinger(t *testing.T) {
+	t.Parallel()
+	for _, workers := range []int{1, 2} {
+		f := &far{}
+		o := outputConfig("es", plain(f, nil))
+		o.Batch.Linger, o.Batch.Events, o.Batch.Bytes, o.Workers = time.Hour, 1<<20, 1<<30, workers
+		o.Queue.Bytes = 64 << 10
+		r := newRig(t, Config{Name: "p", Inputs: []InputConfig{inputConfig(&numbers{streams: []string{"a", "b"}, n: 5000, batch: 100})}, Outputs: []OutputConfig{o}})
+		done := make(chan struct{})
+		go func() { r.runOnce(); close(done) }()
+		wait(t, "everything is written", func() bool {
+			select {
+			case <-done:
+				return true
+			default:
+				return false
+			}
+		})
+		if n := len(f.all()); n != 10_000 {
+			t.Errorf("%d records", n)
+		}
+	}
 }

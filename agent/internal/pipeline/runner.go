@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/stacktrail/stacktrail/plugins"
@@ -70,7 +72,7 @@ func (r *runner) collect() (wait time.Duration, more bool) {
 		return time.Hour, !o.closed
 	}
 	maxEvents, maxBytes := o.Batch.Events, int64(o.Batch.Bytes)
-	if o.Batch.Linger > 0 && !o.closed && r.due == nil && r.events < maxEvents && r.bytes() < maxBytes && r.queue[0].next == 0 {
+	if o.Batch.Linger > 0 && !o.closed && !o.crowded && r.due == nil && r.events < maxEvents && r.bytes() < maxBytes && r.queue[0].next == 0 {
 		if wait := o.Batch.Linger - time.Since(r.queue[0].arrived); wait > 0 {
 			return wait, true
 		}
@@ -105,7 +107,6 @@ func (r *runner) collect() (wait time.Duration, more bool) {
 	if taken > 0 {
 		o.takenLocked(freed)
 	}
-	o.requests++
 	return 0, true
 }
 
@@ -124,19 +125,21 @@ func (r *runner) deliver(ctx context.Context, evs []*event.Event, its []*item) b
 	backoff := o.Retry.Initial
 	panics := 0
 	for len(evs) > 0 {
-		err := r.write(ctx, evs)
+		err := r.timedWrite(ctx, evs)
 		if err != nil && ctx.Err() != nil {
 			return false
 		}
-		o.note(err)
+		o.note(r.failure(err, len(evs)))
 		if err == nil {
 			return o.settle(ctx, evs, its, outcomeDelivered, "")
 		}
 		var partial *plugins.PartialError
 		var permanent *plugins.PermanentError
 		var throttle *plugins.ThrottleError
+		reason := retryError
 		if _, ok := errors.AsType[*panicError](err); ok {
 			panics++
+			reason = retryPanic
 		}
 		wait := time.Duration(0)
 		switch {
@@ -152,6 +155,7 @@ func (r *runner) deliver(ctx context.Context, evs []*event.Event, its []*item) b
 			if len(evs) < n {
 				backoff, began = o.Retry.Initial, time.Now()
 			}
+			reason = retryPartial
 		case errors.As(err, &permanent), errors.Is(err, plugins.ErrTooLarge), panics >= maxPanics:
 			if len(evs) == 1 {
 				return o.settle(ctx, evs, its, outcomeDead, err.Error())
@@ -159,13 +163,13 @@ func (r *runner) deliver(ctx context.Context, evs []*event.Event, its []*item) b
 			half := len(evs) / 2
 			return r.deliver(ctx, evs[:half:half], its[:half:half]) && r.deliver(ctx, evs[half:], its[half:])
 		case errors.As(err, &throttle):
-			wait = throttle.After
+			wait, reason = throttle.After, retryThrottled
 		}
 		if o.Retry.Limit > 0 && time.Since(began) >= o.Retry.Limit {
 			return o.settle(ctx, evs, its, outcomeDead, fmt.Sprintf("retry limit of %v reached: %v", o.Retry.Limit, err))
 		}
 		o.mu.Lock()
-		o.retries++
+		o.retries[reason]++
 		o.mu.Unlock()
 		// Full jitter: anything up to the present backoff, so that many agents do not come back at once.
 		wait += time.Duration(rand.Int64N(int64(backoff) + 1))
@@ -175,6 +179,52 @@ func (r *runner) deliver(ctx context.Context, evs []*event.Event, its []*item) b
 		}
 	}
 	return true
+}
+
+// failure is what of an answer says that the output does not work: nil where the far end took the request and refused events for good.
+func (r *runner) failure(err error, n int) error {
+	refused := func(err error) bool {
+		var permanent *plugins.PermanentError
+		return errors.As(err, &permanent) || errors.Is(err, plugins.ErrTooLarge)
+	}
+	var partial *plugins.PartialError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &partial) && valid(partial, n):
+		for _, i := range slices.Sorted(maps.Keys(partial.Failed)) {
+			if cause := partial.Failed[i]; !refused(cause) {
+				return cause
+			}
+		}
+		return nil
+	case refused(err):
+		return nil
+	}
+	return err
+}
+
+// Reasons of retries.
+const (
+	retryError     = "error"     // the far end could not be reached, or refused everything
+	retryPartial   = "partial"   // some of the events
+	retryThrottled = "throttled" // the far end asked for a pause
+	retryPanic     = "panic"     // the plugin panicked
+)
+
+// timedWrite writes, and notes how long it took.
+func (r *runner) timedWrite(ctx context.Context, evs []*event.Event) error {
+	o, began := r.o, time.Now()
+	o.mu.Lock()
+	o.writing[r] = began
+	o.mu.Unlock()
+	err := r.write(ctx, evs)
+	o.mu.Lock()
+	delete(o.writing, r)
+	o.requests++
+	o.took.add(time.Since(began))
+	o.mu.Unlock()
+	return err
 }
 
 // maxPanics is how often a plugin may panic on the same events before they are taken apart: a batch that kills an output must
@@ -245,6 +295,12 @@ func (o *output) note(err error) {
 	o.mu.Lock()
 	was := o.lastErr
 	o.lastErr = text
+	switch {
+	case text == "":
+		o.failing, o.good = time.Time{}, time.Now()
+	case was == "":
+		o.failing = time.Now()
+	}
 	o.mu.Unlock()
 	switch {
 	case was == "" && text != "":

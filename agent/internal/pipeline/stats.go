@@ -5,6 +5,7 @@ import (
 	"sort"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Counters are the counters that plugins keep through Env.Count, by name and reason. They are safe for concurrent use.
@@ -36,8 +37,9 @@ func (c *Counters) Get(name string) (sum int64) {
 
 // Count is the state of one counter.
 type Count struct {
-	Name, Reason string
-	N            int64
+	Name   string `json:"name"`
+	Reason string `json:"reason,omitempty"`
+	N      int64  `json:"n"`
 }
 
 // All returns every counter, ordered by name and reason.
@@ -59,12 +61,12 @@ func (c *Counters) All() []Count {
 
 // Accounts is what became of the records that were offered to an output. At every moment Offered is the sum of the others.
 type Accounts struct {
-	Offered   int64 // records past the output's own cursor, each once
-	Delivered int64
-	Dead      int64 // in a dead letter, the output's own or the pipeline's
-	Dropped   int64 // by the output's on_full: drop
-	Filtered  int64 // dropped by a processor or refused by when
-	InFlight  int64 // counted from the batches that are held
+	Offered   int64 `json:"offered"` // records past the output's own cursor, each once
+	Delivered int64 `json:"delivered"`
+	Dead      int64 `json:"dead"`      // in a dead letter, the output's own or the pipeline's
+	Dropped   int64 `json:"dropped"`   // by the output's on_full: drop
+	Filtered  int64 `json:"filtered"`  // dropped by a processor or refused by when
+	InFlight  int64 `json:"in_flight"` // counted from the batches that are held
 }
 
 // Balanced reports whether every record is accounted for.
@@ -74,32 +76,113 @@ func (a Accounts) Balanced() bool {
 
 // OutputStatus is an output's part of Status.
 type OutputStatus struct {
-	ID, Type string
+	ID   string `json:"id"`
+	Type string `json:"type"`
 	Accounts
-	Retries   int64
-	Requests  int64
-	LastError string // of the request in hand; "" when the last one succeeded
+	InFlightBytes int64             `json:"in_flight_bytes"` // memory of the batches that are held, those in hand included
+	Requests      int64             `json:"requests"`
+	Retries       map[string]int64  `json:"retries"`         // by reason
+	RequestTime   Histogram         `json:"-"`               // seconds
+	Oldest        time.Time         `json:"oldest,omitzero"` // when the oldest batch that is held was read
+	LastDelivered time.Time         `json:"last_delivered,omitzero"`
+	LastError     string            `json:"last_error,omitempty"` // of the request in hand; "" when the last one succeeded
+	FailingSince  time.Time         `json:"failing_since,omitzero"`
+	Failures      map[string]string `json:"failures,omitempty"` // lasting conditions by key
+	Counts        []Count           `json:"counts,omitempty"`
+}
+
+// Retried is how many writes were tried again.
+func (s *OutputStatus) Retried() (n int64) {
+	for _, k := range s.Retries {
+		n += k
+	}
+	return n
 }
 
 // InputStatus is an input's part of Status.
 type InputStatus struct {
-	ID, Type string
-	Counts   []Count
-	Failures map[string]string // lasting conditions by key: files that cannot be read and the like
+	ID       string            `json:"id"`
+	Type     string            `json:"type"`
+	Counts   []Count           `json:"counts,omitempty"`
+	Failures map[string]string `json:"failures,omitempty"` // lasting conditions by key: files that cannot be read and the like
+	Streams  []StreamStatus    `json:"streams,omitempty"`
+}
+
+// Lag is how many bytes some output lacks of the input's open sources, as far as these tell their size.
+func (s *InputStatus) Lag() (bytes int64) {
+	for i := range s.Streams {
+		bytes += s.Streams[i].Lag()
+	}
+	return bytes
+}
+
+// StreamStatus says how far a stream is read and delivered.
+type StreamStatus struct {
+	Name   string           `json:"name"`
+	Source string           `json:"source"`         // path
+	Size   int64            `json:"size"`           // bytes that there are; -1: not known
+	Read   int64            `json:"read"`           // bytes handed on
+	At     map[string]int64 `json:"at"`             // by output: bytes that it has
+	Done   bool             `json:"done,omitempty"` // read to its end, and will not grow
+}
+
+// Lag is how many bytes the output that is furthest behind lacks.
+func (s *StreamStatus) Lag() int64 {
+	end := s.Size
+	if end < 0 {
+		end = s.Read
+	}
+	lag := max(0, end-s.Read)
+	for _, at := range s.At {
+		lag = max(lag, end-at)
+	}
+	return lag
 }
 
 // ProcessorStatus is a processor's part of Status.
 type ProcessorStatus struct {
-	ID, Type string
-	Counts   []Count
+	ID     string  `json:"id"`
+	Type   string  `json:"type"`
+	Counts []Count `json:"counts,omitempty"`
 }
 
 // Status is the state of a pipeline at one moment.
 type Status struct {
-	Name       string
-	Inputs     []InputStatus
-	Processors []ProcessorStatus
-	Outputs    []OutputStatus
+	Name       string            `json:"name"`
+	Inputs     []InputStatus     `json:"inputs"`
+	Processors []ProcessorStatus `json:"processors"`
+	Outputs    []OutputStatus    `json:"outputs"`
+	Failures   map[string]string `json:"failures,omitempty"` // lasting conditions of processors and their dead letter
+}
+
+// bounds are the upper bounds of a Histogram's buckets in seconds.
+var bounds = [...]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+
+// Histogram counts durations.
+type Histogram struct {
+	buckets [len(bounds)]uint64
+	Count   uint64
+	Sum     float64 // seconds
+}
+
+func (h *Histogram) add(d time.Duration) {
+	s := d.Seconds()
+	h.Count++
+	h.Sum += s
+	if i := sort.SearchFloat64s(bounds[:], s); i < len(bounds) {
+		h.buckets[i]++
+	}
+}
+
+// Cumulative returns how many durations were at most so long, by upper bound in seconds.
+func (h *Histogram) Cumulative() map[float64]uint64 {
+	m := make(map[float64]uint64, len(bounds))
+	sum := uint64(0)
+	for i, b := range bounds {
+		sum += h.buckets[i]
+		m[b] = sum
+	}
+	return m
 }
 
 // failures are the lasting conditions that a plugin reported through Env.Fail.
