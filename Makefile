@@ -9,7 +9,7 @@ LDFLAGS := -X github.com/stacktrail/stacktrail/agent.version=$(VERSION)
 GOFUMPT  := $(GO) run mvdan.cc/gofumpt@v0.12.0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: default build demo test unit race scripts kill fuzz bench soak lint fmt fmt-check vet clean need-go
+.PHONY: default build demo test unit race scripts kill fuzz bench soak generate lint fmt fmt-check vet install clean need-go
 
 default: fmt-check vet lint unit
 
@@ -53,6 +53,10 @@ soak: build
 	@bash test/scripts/need.sh
 	STACKTRAIL_BIN=$(CURDIR)/$(BIN) STACKTRAIL_SEEDS=20 STACKTRAIL_KILL_MB=500 STACKTRAIL_BACKLOG_MB=1000 $(GO) test -count=1 -timeout 120m -tags blackbox -run "Kill|Memory" ./test/scripts/...
 
+# READMEs of the plugins, configs/reference and configs/schema.json, from the code. A test fails when they are stale.
+generate: need-go
+	$(GO) test -count=1 -run '^TestGeneratedFilesAreFresh$$' ./agent -update
+
 lint: need-go
 	$(GOLANGCI) run ./...
 
@@ -65,6 +69,17 @@ fmt-check: need-go
 vet: need-go
 	$(GO) vet ./...
 	$(GO) vet -tags blackbox,poison ./test/scripts/... ./plugins/...
+
+# For packages: make install DESTDIR=…; a configuration that is there already stays. See configs/systemd.
+PREFIX ?= /usr
+install: build
+	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/stacktrail
+	install -D -m 0644 configs/systemd/stacktrail.service $(DESTDIR)$(PREFIX)/lib/systemd/system/stacktrail.service
+	install -D -m 0644 configs/systemd/stacktrail.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/stacktrail.conf
+	install -D -m 0644 configs/systemd/stacktrail.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/stacktrail.conf
+	install -d -m 0750 $(DESTDIR)/etc/stacktrail/conf.d
+	test -e $(DESTDIR)/etc/stacktrail/stacktrail.yaml || install -m 0640 configs/controller.yaml $(DESTDIR)/etc/stacktrail/stacktrail.yaml
+	install -d $(DESTDIR)$(PREFIX)/lib/stacktrail/plugins
 
 clean:
 	rm -rf bin

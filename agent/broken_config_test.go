@@ -30,6 +30,7 @@ func sections() []section {
 	in, out := []string{"    inputs:", "      - tail: {paths: [/var/log/nova/*.log]}"}, []string{"    outputs:", "      - blackhole: {}"}
 	good := map[string]map[string]string{
 		"tail": {"paths": "[/var/log/nova/*.log]"}, "file": {"path": "/srv/out/x.ndjson"}, "drop": {"when": `'method == "GET"'`}, "enrich": {"remove": "[region]"},
+		"elasticsearch": {"urls": "[https://192.0.2.1:9200]", "index": "openstack"}, "http": {"url": "https://192.0.2.1/in"},
 	}
 	plugin := map[plugins.Kind]func(name string) (before, after []string){
 		plugins.KindInput: func(n string) ([]string, []string) {

@@ -1,0 +1,25 @@
+package agent
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/stacktrail/stacktrail/agent/internal/reference"
+	"github.com/stacktrail/stacktrail/plugins"
+)
+
+func newSchemaCommand(reg *plugins.Registry) *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON Schema of the configuration",
+		Long: `schema prints the JSON Schema (draft 2020-12) of the configuration. Editors that know it complete keys, show what they
+mean, and mark what is wrong. For editors with the YAML language server, begin the configuration with:
+
+  # yaml-language-server: $schema=stacktrail.schema.json`,
+		Example: "  stacktrail schema > stacktrail.schema.json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := reference.Schema(reg)
+			return printed(cmd, b, err)
+		},
+	}
+}
