@@ -24,6 +24,9 @@ type bench struct {
 	terminal    bool // what progress is
 }
 
+// stubPatience is how long a request's head may take.
+const stubPatience = time.Minute
+
 // P4's memory_limit.
 const smallMemory = "16MiB"
 
@@ -31,7 +34,7 @@ const smallMemory = "16MiB"
 func (b *bench) measure(ctx context.Context, wanted []string) ([]row, error) {
 	has := func(name string) bool { return slices.Contains(wanted, name) }
 	var rows []row
-	if has("P1") || has("P2") || has("P4") {
+	if has("P1") || has("P2") || has("P4") || has("P5") || has("P6") || has("drop") {
 		r, err := b.oneFile(ctx, has)
 		if err != nil {
 			return nil, err
@@ -130,15 +133,35 @@ func (b *bench) oneFile(ctx context.Context, has func(string) bool) ([]row, erro
 	if err != nil {
 		return nil, err
 	}
-	var reference, same, write, drop, small series // same: the reference program, writing as much as P1
-	kinds := []struct {
+	stub, err := startBulk(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer stub.close()
+	nobody, err := deadAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var reference, same, write, drop, small, send, twice, hindered series // same: the reference program, writing as much as P1
+	type kind struct {
 		name string
 		job  job
 		to   *series
-	}{
+	}
+	kinds := []kind{
 		{"P1", job{}, &write},
 		{"P2", job{dropAll: true}, &drop},
 		{"P4", job{memory: smallMemory}, &small},
+		{"P5", job{bulk: stub}, &send},
+		{"P6", job{}, &write},
+		{"P6", job{second: true}, &twice},
+		{"drop", job{dead: nobody}, &hindered},
+	}
+	if !has("P1") && has("drop") && !has("P6") {
+		kinds = append(kinds, kind{"drop", job{}, &write})
+	}
+	if has("P1") { // which is what P6 is compared with
+		kinds = slices.Delete(kinds, 4, 5)
 	}
 	for i := range b.runs {
 		for _, k := range kinds {
@@ -170,6 +193,7 @@ func (b *bench) oneFile(ctx context.Context, has func(string) bool) ([]row, erro
 	}{
 		{"P1", "file → parse → 2 expressions → NDJSON file", &write, 2.5, 4},
 		{"P2", "the same, every event dropped", &drop, 1.1, 1.7},
+		{"P5", "file → parse → Elasticsearch _bulk (a stub), gzip", &send, 6, 11},
 	} {
 		if !has(p.name) {
 			continue
@@ -182,6 +206,20 @@ func (b *bench) oneFile(ctx context.Context, has func(string) bool) ([]row, erro
 			x.detail += fmt.Sprintf("; %.2f M events/s; %.2f bytes written for each byte read, %.2f times what R's program takes to write as many", 1e3/ns, written/float64(s.bytes), ns/same.least(perEvent))
 		}
 		rows = append(rows, x)
+	}
+	if has("drop") {
+		alone, with := write.least(cost.seconds), hindered.least(cost.seconds)
+		rows = append(rows, row{
+			name: "drop", what: "P1 beside a dead output with on_full: drop", void: errors.Join(write.void, hindered.void), value: alone / with, goal: 0.9, must: 0.9, more: true,
+			unit: "of P1's rate", detail: fmt.Sprintf("wall time %.3f s alone, %.3f s beside it", alone, with),
+		})
+	}
+	if has("P6") {
+		one, two := write.least(perEvent), twice.least(perEvent)
+		rows = append(rows, row{
+			name: "P6", what: "a second output of the same encoding", void: errors.Join(write.void, twice.void), value: 100 * (two/one - 1), goal: 40, must: 70,
+			unit: "%", detail: fmt.Sprintf("one file %.0f ns, two files %.0f ns CPU per event", one, two),
+		})
 	}
 	if has("P4") {
 		var most int64

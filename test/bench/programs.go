@@ -73,6 +73,9 @@ func (b *bench) runReference(ctx context.Context, s sample, cores, percent int) 
 type job struct {
 	dropAll bool
 	memory  string // memory_limit; empty: the default
+	second  bool   // a second file of the same records
+	bulk    *bulk  // send everything there instead of to a file, without processors
+	dead    string // address of a second output that nobody answers at, with on_full: drop
 }
 
 // Conditions of the drop processor.
@@ -92,14 +95,35 @@ func configuration(s sample, j job, dir string) string {
 	for _, f := range s.files {
 		fmt.Fprintf(&w, "            - %s\n", f)
 	}
+	if j.bulk != nil {
+		fmt.Fprintf(&w, "    outputs:\n      - elasticsearch: {urls: [%q], index: bench, compress: gzip}\n", j.bulk.url)
+		return w.String()
+	}
 	when := dropHealthy
 	if j.dropAll {
 		when = dropEverything
 	}
 	fmt.Fprintf(&w, "    processors:\n      - drop: {when: '%s'}\n", when)
-	w.WriteString("      - enrich:\n          set: {slo: 'api_response_code_int >= 500 ? \"bad\" : \"good\"'}\n")
-	fmt.Fprintf(&w, "    outputs:\n      - file:\n          path: %s\n          rotate: {size: 0}\n", filepath.Join(dir, "out.ndjson"))
+	w.WriteString("      - enrich:\n          set: {slo: 'api_response_code_int >= 500 ? \"bad\" : \"good\"'}\n    outputs:\n")
+	for _, name := range j.files() {
+		fmt.Fprintf(&w, "      - file:\n          path: %s\n          rotate: {size: 0}\n        id: %s\n", filepath.Join(dir, name), strings.TrimSuffix(name, ".ndjson"))
+	}
+	if j.dead != "" {
+		fmt.Fprintf(&w, "      - http: {url: %q}\n        id: dead\n        queue: {on_full: drop}\n        batch: {linger: 0s}\n"+
+			"        retry: {initial: 10ms, max: 10ms, limit: 50ms}\n        dead_letter: false\n", j.dead)
+	}
 	return w.String()
+}
+
+// files are the files that the agent is to write.
+func (j job) files() []string {
+	switch {
+	case j.bulk != nil:
+		return nil
+	case j.second:
+		return []string{"out.ndjson", "second.ndjson"}
+	}
+	return []string{"out.ndjson"}
 }
 
 // voidError says that a run of the agent does not count.
@@ -129,29 +153,47 @@ func (b *bench) runAgent(ctx context.Context, s sample, j job, cores int) (cost,
 		return c, &voidError{fmt.Errorf("running the agent: %w:\n%s", err, report)}
 	}
 	want := expect(s, j)
-	if err := want.report(report); err != nil {
+	if err := errors.Join(want.report(report), j.checkDead(report, want)); err != nil {
 		return c, &voidError{fmt.Errorf("checking the agent's report: %w:\n%s", err, report)}
 	}
-	out, err := os.Open(filepath.Join(dir, "out.ndjson"))
-	if errors.Is(err, os.ErrNotExist) && want.records == 0 {
+	if j.bulk != nil {
+		if n := j.bulk.take(); n != want.records {
+			return c, &voidError{fmt.Errorf("checking the output: the server got %d events of %d", n, want.records)}
+		}
 		return c, nil
 	}
-	if err != nil {
-		return c, &voidError{fmt.Errorf("checking the output: %w", err)}
-	}
-	defer func() { _ = out.Close() }() // only read
-	if c.written, err = want.output(out); err != nil {
-		return c, &voidError{fmt.Errorf("checking the output: %w", err)}
+	for _, name := range j.files() {
+		n, err := want.file(filepath.Join(dir, name))
+		if err != nil {
+			return c, &voidError{fmt.Errorf("checking the output: %w", err)}
+		}
+		c.written += n
 	}
 	return c, nil
+}
+
+// file checks a file that the agent wrote and returns its size.
+func (w expected) file(path string) (size int64, err error) {
+	out, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) && w.records == 0 {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = out.Close() }() // only read
+	return w.output(out)
 }
 
 // expected is what has to come of a sample.
 type expected struct{ lines, records, bad int64 }
 
 func expect(s sample, j job) expected {
-	if j.dropAll {
+	switch {
+	case j.dropAll:
 		return expected{lines: s.lines}
+	case j.bulk != nil:
+		return expected{lines: s.lines, records: s.lines}
 	}
 	return expected{lines: s.lines, records: s.lines - s.healthy, bad: s.failed}
 }
@@ -165,6 +207,18 @@ func (w expected) report(text string) error {
 	out := numbers(`(?m)^ +output .* (\d+) offered = (\d+) delivered \+ (\d+) filtered \+ (\d+) dead \+ (\d+) dropped`, text)
 	if !slices.Equal(out, []int64{w.lines, w.records, w.lines - w.records, 0, 0}) {
 		return fmt.Errorf("it wrote %v (offered, delivered, filtered, dead, dropped), %d of %d are right", out, w.records, w.lines)
+	}
+	return nil
+}
+
+// checkDead checks that the dead output accounts for every event.
+func (j job) checkDead(text string, want expected) error {
+	if j.dead == "" {
+		return nil
+	}
+	n := numbers(`(?m)^ +output +dead +(\d+) offered = (\d+) delivered \+ (\d+) filtered \+ (\d+) dead \+ (\d+) dropped;`, text)
+	if len(n) != 5 || n[0] != want.lines || n[1] != 0 || n[0] != n[2]+n[3]+n[4] || n[4] == 0 {
+		return fmt.Errorf("the dead output accounts for %v (offered, delivered, filtered, dead, dropped) of %d", n, want.lines)
 	}
 	return nil
 }

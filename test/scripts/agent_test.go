@@ -25,6 +25,7 @@ type box struct {
 	dir    string
 	out    string // of the file output
 	config string
+	short  string // a folder for sockets, whose paths must be short
 	starts int
 }
 
@@ -34,6 +35,11 @@ func newBox(t testing.TB) *box {
 	ok(t, os.Chmod(filepath.Dir(dir), 0o755)) // for the tests with another user
 	ok(t, os.Chmod(dir, 0o755))
 	b := &box{t: t, dir: dir, out: filepath.Join(dir, "out", "out.ndjson"), config: filepath.Join(dir, "stacktrail.yaml")}
+	var err error
+	b.short, err = os.MkdirTemp("", "sock")
+	ok(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(b.short) })
+	ok(t, os.Chmod(b.short, 0o777))
 	for _, d := range []string{"logs", "out"} {
 		ok(t, os.Mkdir(filepath.Join(dir, d), 0o755))
 	}
@@ -42,6 +48,8 @@ func newBox(t testing.TB) *box {
 
 // log returns the path of a log file.
 func (b *box) log(name string) string { return filepath.Join(b.dir, "logs", name) }
+
+func (b *box) socket() string { return filepath.Join(b.short, "admin.sock") }
 
 func (b *box) state() string { return filepath.Join(b.dir, "state") }
 
@@ -74,14 +82,14 @@ func (b *box) write(s setup) {
 	}
 	paths, err := json.Marshal(s.paths)
 	ok(b.t, err)
-	text := fmt.Sprintf(`agent: {state_dir: %q, checkpoint_interval: 100ms, node_id: box%s}
+	text := fmt.Sprintf(`agent: {state_dir: %q, listen: "127.0.0.1:0", admin_socket: %q, checkpoint_interval: 100ms, node_id: box%s}
 pipelines:
   - name: main
     inputs:
       - {tail: {paths: %s, timezone: UTC, sweep: 200ms%s}, id: in}
     outputs:
       - {%s, id: out%s}
-`, b.state(), s.agent, paths, s.tail, s.output, s.policy)
+`, b.state(), b.socket(), s.agent, paths, s.tail, s.output, s.policy)
 	ok(b.t, os.WriteFile(b.config, []byte(text), 0o644))
 }
 

@@ -1,15 +1,20 @@
 #!/bin/sh
-# Says which parts the black-box tests lack. logrotate is installed where that is possible.
+# Says which parts the black-box tests lack. logrotate and systemd-analyze are installed where that is possible.
 PATH=$PATH:/usr/sbin:/sbin
 have() { command -v "$1" >/dev/null 2>&1; }
 
 [ "$(id -u)" = 0 ] || { echo "test/scripts need root: they mount a small disk and run the agent as another user"; exit 1; }
-if ! have logrotate && have apt-get; then
-	apt-get install -y --no-install-recommends logrotate >/dev/null 2>&1 ||
-		{ apt-get update >/dev/null 2>&1 && apt-get install -y --no-install-recommends logrotate >/dev/null 2>&1; } || true
-fi
+get() { # PROGRAM PACKAGE
+	if ! have "$1" && have apt-get; then
+		apt-get install -y --no-install-recommends "$2" >/dev/null 2>&1 ||
+			{ apt-get update >/dev/null 2>&1 && apt-get install -y --no-install-recommends "$2" >/dev/null 2>&1; } || true
+	fi
+}
+get logrotate logrotate
+get systemd-analyze systemd
 missing=
 have logrotate || missing="$missing logrotate"
+have systemd-analyze || missing="$missing systemd-analyze(systemd)"
 have setpriv || missing="$missing setpriv(util-linux)"
 have unshare || missing="$missing unshare(util-linux)"
 have python3 || missing="$missing python3"
