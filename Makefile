@@ -9,13 +9,16 @@ LDFLAGS := -X github.com/stacktrail/stacktrail/agent.version=$(VERSION)
 GOFUMPT  := $(GO) run mvdan.cc/gofumpt@v0.12.0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: default build demo test unit race scripts kill fuzz bench soak generate lint fmt fmt-check vet install clean need-go
+.PHONY: default build demo test unit race scripts kill fuzz bench soak generate lint fmt fmt-check vet install clean need-go need-test
 
 default: fmt-check vet lint unit
 
 # One line that says what is missing and how to get it.
 need-go:
 	@command -v $(GO) >/dev/null 2>&1 || { echo "stacktrail needs Go 1.26 or newer: https://go.dev/dl, or your distribution's package"; exit 1; }
+
+need-test:
+	@bash test/scripts/need.sh
 
 build: need-go
 	@mkdir -p bin
@@ -25,17 +28,16 @@ demo: build
 	@$(GO) run ./test/demo -agent $(BIN) -config configs/quickstart.yaml -logs test/testdata/real-logs
 
 # Everything that must hold.
-test: need-go fmt-check vet unit race scripts
+test: need-go need-test fmt-check vet unit race scripts
 
 unit:
-	$(GO) test $(PKGS)
+	$(GO) test -timeout 20m $(PKGS)
 
 race:
-	$(GO) test -race -tags poison $$($(GO) list ./... | grep -v /test/)
+	$(GO) test -timeout 30m -race -tags poison $$($(GO) list ./... | grep -v /test/)
 
 # The real binary from outside: kills, memory, broken configurations, command line.
-scripts: build
-	@bash test/scripts/need.sh
+scripts: need-test build
 	STACKTRAIL_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m -tags blackbox ./test/scripts/...
 
 # Each fuzz target for 20 seconds.
@@ -49,8 +51,7 @@ bench: build
 	STACKTRAIL_BIN=$(CURDIR)/$(BIN) $(GO) run ./test/bench
 
 # Twenty seeds of random kills over 500 MB each, and a backlog of 1 GB.
-soak: build
-	@bash test/scripts/need.sh
+soak: need-test build
 	STACKTRAIL_BIN=$(CURDIR)/$(BIN) STACKTRAIL_SEEDS=20 STACKTRAIL_KILL_MB=500 STACKTRAIL_BACKLOG_MB=1000 $(GO) test -count=1 -timeout 120m -tags blackbox -run "Kill|Memory" ./test/scripts/...
 
 # READMEs of the plugins, configs/reference and configs/schema.json, from the code. A test fails when they are stale.

@@ -11,6 +11,8 @@
 //	  config       load, merge, interpolate, check
 //	  pipeline     inputs → lanes of processors → queues → runners; cursors; accounts; dead letters
 //	  checkpoint   positions on disk
+//	  monitor      metrics, health, the admin socket
+//	  reference    samples, docs and the JSON schema, made from the configuration's types
 //	configs      what users copy
 //	test         the proof from outside, with the real binary
 //

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says which parts the black-box tests lack. logrotate and systemd-analyze are installed where that is possible.
+# Says which parts the tests lack. What can be had with apt-get is installed.
 PATH=$PATH:/usr/sbin:/sbin
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -12,9 +12,14 @@ get() { # PROGRAM PACKAGE
 }
 get logrotate logrotate
 get systemd-analyze systemd
+[ -n "$ELASTICSEARCH_URL" ] && [ -n "$OPENSEARCH_URL" ] || { get javac default-jdk-headless; get mvn maven; }
 missing=
 have logrotate || missing="$missing logrotate"
 have systemd-analyze || missing="$missing systemd-analyze(systemd)"
+[ -n "$ELASTICSEARCH_URL" ] && [ -n "$OPENSEARCH_URL" ] || {
+	have javac || missing="$missing a-JDK-17(default-jdk-headless)"
+	have mvn || missing="$missing maven"
+}
 have setpriv || missing="$missing setpriv(util-linux)"
 have unshare || missing="$missing unshare(util-linux)"
 have python3 || missing="$missing python3"
