@@ -76,6 +76,7 @@ PREFIX ?= /usr
 install: build
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/stacktrail
 	install -D -m 0644 configs/systemd/stacktrail.service $(DESTDIR)$(PREFIX)/lib/systemd/system/stacktrail.service
+	sed -i 's#^ExecStart=/usr/bin/#ExecStart=$(PREFIX)/bin/#' $(DESTDIR)$(PREFIX)/lib/systemd/system/stacktrail.service
 	install -D -m 0644 configs/systemd/stacktrail.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/stacktrail.conf
 	install -D -m 0644 configs/systemd/stacktrail.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/stacktrail.conf
 	install -d -m 0750 $(DESTDIR)/etc/stacktrail/conf.d

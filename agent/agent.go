@@ -94,8 +94,9 @@ func newRootCommand(reg *plugins.Registry) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "stacktrail",
 		Short: "Ship the access logs of OpenStack services",
-		Long: `stacktrail tails the access logs of OpenStack services, parses every line into one common schema, drops and enriches
-events with expressions, and writes them to files. Without a command it runs the agent.
+		Long: `stacktrail tails the access logs of OpenStack services, parses every line into one common schema, drops, enriches
+and redacts events with expressions, and sends them to Elasticsearch, OpenSearch, HTTP collectors and files. Without a command it runs
+the agent.
 
 Every flag can be set by an environment variable too: --config-dir is STACKTRAIL_CONFIG_DIR.`,
 		Example: `  stacktrail check -c /etc/stacktrail/stacktrail.yaml

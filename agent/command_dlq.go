@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -80,7 +81,9 @@ each pipeline and output; what died in a processor is told by place and reason o
 					_, err := w.Write(append(line, '\n'))
 					return err
 				})
-				if err := cmp.Or(err, w.Flush()); err != nil {
+				if err := cmp.Or(err, w.Flush()); errors.Is(err, syscall.EPIPE) {
+					return nil // whoever read has enough
+				} else if err != nil {
 					return fail(exitFailure, err)
 				}
 			}
@@ -205,7 +208,7 @@ func (l *letters) count() (letterCount, error) {
 			c.Reasons["(damaged line)"]++
 			return nil
 		}
-		c.Reasons[letter.Reason]++
+		c.Reasons[kindOfReason(letter.Reason)]++
 		if c.First.IsZero() {
 			c.First = letter.Time
 		}
@@ -214,6 +217,11 @@ func (l *letters) count() (letterCount, error) {
 	})
 	return c, err
 }
+
+// kindOfReason leaves out of a reason what differs from event to event: numbers, ids, what stands in quotes.
+func kindOfReason(reason string) string { return ofOneEvent.ReplaceAllString(reason, "…") }
+
+var ofOneEvent = regexp.MustCompile(`'[^']*'|"[^"]*"|\b[0-9a-f]{16,}\b|\b[0-9]+(:[0-9]+)*\b`)
 
 // shownReasons is how many reasons list names for each output.
 const shownReasons = 5

@@ -70,6 +70,9 @@ func setUp(ctx context.Context, w io.Writer, cfg *config.Config, typ string, app
 			}
 			lines, err := do(ctx)
 			for _, line := range lines {
+				if apply {
+					line = "mended: " + line
+				}
 				fmt.Fprintf(w, "pipeline %s: output %s: %s\n", p.Name, o.ID, line)
 			}
 			if err != nil {

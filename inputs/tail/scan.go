@@ -48,6 +48,7 @@ type name struct {
 	sibling    bool   // its lineage's own path is matched
 	link       bool
 	seen       bool  // last holds what the last scan saw
+	faulty     bool  // looking at it failed, or it was no file
 	last       found // without opened
 }
 
@@ -365,6 +366,7 @@ func (c *scanner) lookOnce(now time.Time) []sight {
 					continue
 				}
 				if n.rank >= 0 {
+					n.faulty = true
 					c.r.fail(n.path, err)
 				}
 				if n.seen { // not being able to look does not mean that it is gone
@@ -382,13 +384,15 @@ func (c *scanner) lookOnce(now time.Time) []sight {
 					c.r.ok(n.path)
 					c.r.pipe(n.path)
 				default:
+					n.faulty = true
 					c.r.fail(n.path, fmt.Errorf("reading %s: it is no regular file and no named pipe", n.path))
 				}
 				c.changed = c.changed || n.seen
 				n.seen = false
 				continue
 			}
-			if n.rank >= 0 {
+			if n.faulty { // whether it can be opened shows later
+				n.faulty = false
 				c.r.ok(n.path)
 			}
 			at := found{id: idOf(fi), path: n.path, stamp: stampOf(fi), matched: n.rank >= 0}

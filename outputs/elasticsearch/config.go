@@ -27,11 +27,11 @@ type Config struct {
 	web.Auth `yaml:",inline"`
 	TLS      web.TLS `yaml:"tls" doc:"How servers are verified, and what we show them."`
 
-	Flavor   string            `yaml:"flavor" enum:"auto|elasticsearch|opensearch" doc:"What the server is; auto asks it."`
-	Compress string            `yaml:"compress" enum:"gzip|none" doc:"How requests are compressed."`
-	Timeout  time.Duration     `yaml:"timeout" min:"1s" doc:"How long one request may take."`
-	Pipeline string            `yaml:"pipeline" doc:"Ingest pipeline of the server that events go through."`
-	Headers  map[string]string `yaml:"headers" doc:"Headers to send with each request, for proxies."`
+	Flavor   string                 `yaml:"flavor" enum:"auto|elasticsearch|opensearch" doc:"What the server is; auto asks it."`
+	Compress string                 `yaml:"compress" enum:"gzip|none" doc:"How requests are compressed."`
+	Timeout  time.Duration          `yaml:"timeout" min:"1s" doc:"How long one request may take."`
+	Pipeline string                 `yaml:"pipeline" doc:"Ingest pipeline of the server that events go through."`
+	Headers  map[string]conf.Secret `yaml:"headers" doc:"Headers to send with each request, for proxies."`
 }
 
 // DataStream names a data stream by its three parts: type-dataset-namespace.
@@ -129,7 +129,7 @@ func (c Config) Validate() error {
 		fault("pipeline", errors.New("a pipeline's name holds no space and no control character"))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
-		err := web.CheckHeader(name, c.Headers[name])
+		err := web.CheckHeader(name, c.Headers[name].Reveal())
 		switch http.CanonicalHeaderKey(name) {
 		case "Authorization":
 			err = errors.New("use api_key, username and password, or bearer")

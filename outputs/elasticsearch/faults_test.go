@@ -569,7 +569,7 @@ func TestWhatIsSent(t *testing.T) {
 		created(w, r, ids)
 	})
 	c := fakeConfig(f.URL + "/es/")
-	c.Flavor, c.Pipeline, c.Headers = flavorElasticsearch, "p", map[string]string{"x-tenant": "blue"}
+	c.Flavor, c.Pipeline, c.Headers = flavorElasticsearch, "p", map[string]conf.Secret{"x-tenant": conf.NewSecret("blue")}
 	c.Username, c.Password = "user", conf.NewSecret("password")
 	if err := newOutput(t, c).Write(t.Context(), events("s", 0, 3)); err != nil {
 		t.Fatal(err)
@@ -777,4 +777,19 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(evs)), "ns/event")
+}
+
+func TestNoValueOfAHeaderStandsInAnError(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "denied "+r.Header.Get("X-Key")+" "+r.Header.Get("Authorization"), http.StatusUnauthorized)
+	}))
+	t.Cleanup(s.Close)
+	c := fakeConfig(s.URL)
+	c.Flavor, c.APIKey = flavorElasticsearch, conf.NewSecret("sesame-of-the-key")
+	c.Headers = map[string]conf.Secret{"X-Key": conf.NewSecret("sesame-of-the-header")}
+	err := newOutput(t, c).Write(t.Context(), events("s", 0, 3))
+	if err == nil || !strings.Contains(err.Error(), "denied") || strings.Contains(err.Error(), "sesame") {
+		t.Errorf("got %v", err)
+	}
 }

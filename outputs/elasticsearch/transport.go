@@ -24,12 +24,17 @@ type credentials struct {
 	*web.Credentials
 	lookup conf.Lookup
 
-	mu  sync.RWMutex // guards key
-	key conf.Secret
+	mu      sync.RWMutex // guards key
+	key     conf.Secret
+	headers []string // values of the configured headers: they may be secrets, too
 }
 
 func newCredentials(c Config, lookup conf.Lookup) *credentials {
-	return &credentials{Credentials: web.NewCredentials(c.Auth, lookup), lookup: lookup, key: c.APIKey}
+	cr := &credentials{Credentials: web.NewCredentials(c.Auth, lookup), lookup: lookup, key: c.APIKey}
+	for _, v := range c.Headers {
+		cr.headers = append(cr.headers, v.Reveal())
+	}
+	return cr
 }
 
 func (c *credentials) apiKey() conf.Secret {
@@ -49,7 +54,7 @@ func (c *credentials) Apply(r *http.Request) {
 
 // secrets returns what must stand in no message.
 func (c *credentials) secrets() []string {
-	all := c.Auth().Secrets()
+	all := append(c.Auth().Secrets(), c.headers...)
 	if key := c.apiKey().Reveal(); key != "" {
 		all = append(all, strings.TrimPrefix(apiKeyHeader(key), "ApiKey "), key)
 	}
@@ -146,7 +151,7 @@ type cluster struct {
 func newCluster(c Config, base http.RoundTripper, auth *credentials, log *slog.Logger) (*cluster, error) {
 	cl := &cluster{base: base, auth: auth, log: log, headers: http.Header{"User-Agent": {"stacktrail"}}}
 	for name, v := range c.Headers {
-		cl.headers.Set(name, v)
+		cl.headers.Set(name, v.Reveal())
 	}
 	for i, text := range c.URLs {
 		u, err := url.Parse(text)

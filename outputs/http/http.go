@@ -179,7 +179,7 @@ func (o *output) Check(ctx context.Context) error {
 	}
 	web.Drain(a.Body)
 	switch a.StatusCode {
-	case nethttp.StatusUnauthorized, nethttp.StatusForbidden, nethttp.StatusProxyAuthRequired:
+	case nethttp.StatusUnauthorized, nethttp.StatusForbidden, nethttp.StatusProxyAuthRequired, nethttp.StatusNotFound, nethttp.StatusGone:
 		return fmt.Errorf("%s: the answer was %s", name, statusText(a.StatusCode))
 	}
 	return nil

@@ -674,7 +674,7 @@ func TestErrorPageIsSaidInAFewWords(t *testing.T) {
 
 func TestCheckReachesTheServer(t *testing.T) {
 	t.Parallel()
-	for code, ok := range map[int]bool{200: true, 400: true, 404: true, 405: true, 500: true, 302: true, 401: false, 403: false, 407: false} {
+	for code, ok := range map[int]bool{200: true, 400: true, 404: false, 410: false, 405: true, 500: true, 302: true, 401: false, 403: false, 407: false} {
 		c := serve(t, status(code))
 		o, err := build(config(t, "{url: \""+c.URL+"/in?key=sesame\", bearer: sesame}"), plugins.Env{}, conf.SystemLookup())
 		if err != nil {

@@ -696,6 +696,14 @@ func headerValue(v *view, a assignment, report func(from, to int)) (end int) {
 			to++
 		}
 		report(from, to)
+	case strings.EqualFold(scheme, "digest") && a.quote == 0:
+		// Its parameters stand in quotes of their own.
+		if n := strings.IndexAny(t[end:], "\r\n"); n >= 0 {
+			end += n
+		} else {
+			end = len(t)
+		}
+		report(from, end)
 	case strings.EqualFold(scheme, "aws"), strings.EqualFold(scheme, "digest"), len(scheme) > 4 && strings.EqualFold(scheme[:4], "aws4"):
 		report(from, end)
 	default:

@@ -117,7 +117,7 @@ func TestDetectorsFindSecretsAndNothingElse(t *testing.T) {
 		"application_credential_secret=«abc»", "-----BEGIN RSA PRIVATE KEY-----«\\nMIIabc\\n»-----END RSA PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----«\nMII»",
 		// Headers.
 		"Authorization: Bearer «abc» x", "Authorization: Basic «" + basic + "»", "Proxy-Authorization: Negotiate «abc»", "Authorization: «abc»",
-		`"Authorization": "AWS4-HMAC-SHA256 «Credential=a/b, Signature=c»", "d"`, "Authorization: AWS «AKID:c2ln»", "Authorization: «Weird a b»",
+		`"Authorization": "AWS4-HMAC-SHA256 «Credential=a/b, Signature=c»", "d"`, "Authorization: AWS «AKID:c2ln»", "Authorization: «Weird a b»", `Authorization: Digest «username="x", response="abc", nc=1»`,
 		"Bearer «abcdefgh1»", "Basic «" + basic + "»", "Cookie: «a=b; c=d»", `Set-Cookie: «sessionid=abc; Path=/»`, "authorization%3A%20Bearer%20«abc»%20x",
 		// Signatures.
 		"GET /v1/AUTH_a/c/o?temp_url_sig=«0a1b»&temp_url_expires=1 HTTP/1.1", "X-Amz-Signature=«abc»&x", "Signature=«a%2Fb»", "?AWSAccessKeyId=a&Signature=«abc»",

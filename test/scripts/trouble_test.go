@@ -46,8 +46,12 @@ func TestAnUnreadableFileIsNamedAndReadOnceItCanBe(t *testing.T) {
 	locked.lines(100)
 	open.lines(100)
 	arrive(t, a, b.out, 200)
+	beats(8, 250*time.Millisecond, func(int) { open.lines(1) }) // several looks at the file that nobody may read
+	if text := a.text(); strings.Contains(text, "can be read again") || strings.Count(text, "permission denied") != 1 {
+		t.Errorf("a file that cannot be read is not named just once:\n%s", text)
+	}
 	ok(t, os.Chmod(locked.path, 0o644))
-	arrive(t, a, b.out, 400)
+	arrive(t, a, b.out, 408)
 	// Once more, while it is open: what is held open can still be read, so nothing has to happen, but nothing may be lost.
 	ok(t, os.Chmod(locked.path, 0))
 	locked.lines(100)

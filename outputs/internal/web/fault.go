@@ -82,6 +82,7 @@ func describe(err error) string {
 	case strings.Contains(err.Error(), "malformed HTTP"), strings.Contains(err.Error(), "malformed MIME"):
 		return "the server does not speak HTTP here: " + Line(err.Error(), maxExcerpt)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+		errors.Is(err, net.ErrClosed), strings.Contains(err.Error(), "use of closed network connection"),
 		strings.Contains(err.Error(), "server closed idle connection"):
 		return "the server cut the connection before the answer was complete"
 	case errors.As(err, &operation):
