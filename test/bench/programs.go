@@ -110,7 +110,7 @@ func configuration(s sample, j job, dir string) string {
 	}
 	if j.dead != "" {
 		fmt.Fprintf(&w, "      - http: {url: %q}\n        id: dead\n        queue: {on_full: drop}\n        batch: {linger: 0s}\n"+
-			"        retry: {initial: 10ms, max: 10ms, limit: 50ms}\n        dead_letter: false\n", j.dead)
+			"        retry: {initial: 5ms, max: 5ms, limit: 10ms}\n        dead_letter: false\n", j.dead)
 	}
 	return w.String()
 }

@@ -251,8 +251,8 @@ func (l *lane) encode(b *event.Batch) {
 	for k := range l.p.encoders {
 		enc := &l.p.encoders[k]
 		n, all := 0, false
-		for i := range l.p.outputs {
-			if enc.users.Has(i) && b.For.Has(i) {
+		for i, o := range l.p.outputs {
+			if enc.users.Has(i) && b.For.Has(i) && !o.dropping() {
 				s := len(b.Selected(i))
 				n += s
 				all = all || l.conds[i] == nil

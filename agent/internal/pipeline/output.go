@@ -271,6 +271,17 @@ func (o *output) finish(ctx context.Context, it *item) bool {
 	return true
 }
 
+// dropping reports that the output most likely drops what comes now, so that encoding it would be in vain. What it takes all the same is
+// encoded when it is sent.
+func (o *output) dropping() bool {
+	if o.Queue.OnFull != OnFullDrop {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.crowded
+}
+
 // hurryLocked has the runners send what they have, however little: there is no room for more. The caller holds mu.
 func (o *output) hurryLocked() {
 	if o.crowded {
