@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -23,13 +25,29 @@ import (
 // compress does what gzip does to a file: it writes the compressed copy piece by piece beside it and removes it.
 func compress(t testing.TB, path string) {
 	t.Helper()
+	compressAs(t, path, ".gz")
+}
+
+// flusher is a compressor.
+type flusher interface {
+	io.WriteCloser
+	Flush() error
+}
+
+// compressAs compresses a file in the way of its new suffix, with its old time.
+func compressAs(t testing.TB, path, suffix string) {
+	t.Helper()
 	data, err := os.ReadFile(path)
 	must(t, err)
 	fi, err := os.Stat(path)
 	must(t, err)
-	f, err := os.Create(path + ".gz")
+	f, err := os.Create(path + suffix)
 	must(t, err)
-	z := gzip.NewWriter(f)
+	var z flusher = gzip.NewWriter(f)
+	if suffix == ".zst" {
+		z, err = zstd.NewWriter(f)
+		must(t, err)
+	}
 	for len(data) > 0 {
 		n := min(len(data), 32<<10)
 		_, err = z.Write(data[:n])
@@ -39,7 +57,7 @@ func compress(t testing.TB, path string) {
 	}
 	must(t, z.Close())
 	must(t, f.Close())
-	must(t, os.Chtimes(path+".gz", fi.ModTime(), fi.ModTime()))
+	must(t, os.Chtimes(path+suffix, fi.ModTime(), fi.ModTime()))
 	must(t, os.Remove(path))
 }
 
@@ -542,12 +560,19 @@ func TestADamagedCompressedFileIsNamedAndTheRestGoesOn(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(path+".1.gz", data[:len(data)/2], 0o644))
 	must(t, os.WriteFile(filepath.Join(dir, "x.log.2.gz"), []byte("this is no gzip at all"), 0o644))
+	appendTo(t, path+".3", textOf(40000, 40010))
+	compressAs(t, path+".3", ".zst")
+	data, err = os.ReadFile(path + ".3.zst")
+	must(t, err)
+	data[len(data)-1] ^= 1 // the checksum
+	must(t, os.WriteFile(path+".3.zst", data, 0o644))
 	appendTo(t, path, textOf(30000, 30010))
 	a := newFakeAgent(t)
 	start(t, a, testConfig(path+"*"))
 	until(t, "the good file", func() bool { return slices.Contains(a.texts(), line(30009)) })
 	until(t, "the fault", func() bool { return strings.Contains(a.fault(path+".1.gz"), "incomplete") })
 	until(t, "the other fault", func() bool { return strings.Contains(a.fault(path+".2.gz"), "invalid header") })
+	until(t, "the fault of zstd", func() bool { return strings.Contains(a.fault(path+".3.zst"), "damaged") })
 	if got := a.texts(); len(got) < 5000 || got[0] != line(0) {
 		t.Errorf("only %d records", len(got))
 	}
@@ -585,6 +610,39 @@ func TestStartSaysWhereToBegin(t *testing.T) { // R30
 	}
 }
 
+func TestR30AStartTimeReachesIntoRotatedFiles(t *testing.T) {
+	t.Parallel()
+	_, path := file1(t)
+	write := func(suffix, day string, n int) {
+		appendTo(t, path+suffix, strings.Repeat(access(day), n))
+		at, err := time.Parse(time.DateOnly, "2026-01-"+day)
+		must(t, err)
+		at = at.Add(20 * time.Hour)
+		must(t, os.Chtimes(path+suffix, at, at))
+	}
+	write(".4", "01", 1)
+	write(".3", "02", 2)
+	compress(t, path+".3")
+	write(".2", "03", 4)
+	compressAs(t, path+".2", ".zst")
+	write(".1", "04", 8)
+	write("", "05", 16)
+	a := newFakeAgent(t)
+	c := testConfig(path)
+	c.Start = "2026-01-03T00:00:00Z"
+	r := start(t, a, c)
+	until(t, "records", has(a, 28))
+	until(t, "the rotated files to be done", func() bool { return a.drained() == 2 })
+	r.stop()
+	a.crash()
+	appendTo(t, path, access("06"))
+	start(t, a, c)
+	until(t, "a later start to go on", has(a, 29))
+	if got := a.texts(); !strings.Contains(got[0], "03/Jan") || !strings.Contains(got[4], "04/Jan") || len(got) != 29 {
+		t.Errorf("%d records, the first: %q", len(got), got[0])
+	}
+}
+
 func access(day string) string {
 	return `192.0.2.1 - - [` + day + `/Jan/2026:10:00:00 +0000] "GET /v3/users HTTP/1.1" 200 310 "-" "curl/8"` + "\n"
 }
@@ -618,7 +676,7 @@ func TestRotationNames(t *testing.T) {
 	t.Parallel()
 	for name, stem := range map[string]string{
 		"x.log": "x.log", "x.log.1": "x.log", "x.log.2.gz": "x.log", "x.log-20260101": "x.log", "x.log-20260101.gz": "x.log",
-		"x.log-2026010113": "x.log", "x.log-20260101-1700000000": "x.log", "x.log-20260101-1700000000.gz": "x.log",
+		"x.log-2026010113": "x.log", "x.log-20260101-1700000000": "x.log", "x.log-20260101-1700000000.gz": "x.log", "x.log.2.zst": "x.log",
 		"x.log.gz": "x.log", "x-12345678.log": "x-12345678.log", "x.log-99999999": "x.log-99999999", ".1": ".1", "-20260101": "-20260101",
 		"x.log.123456": "x.log.123456", ".gz": ".gz", ".old": ".old",
 		"x.log.2026-11-21": "x.log", "x.log.2026-11-21_13-05-22": "x.log", "x.log-20261121130522": "x.log", "x.log-20261121-1305": "x.log",

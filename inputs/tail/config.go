@@ -16,13 +16,13 @@ import (
 
 // Config is the input's configuration.
 type Config struct {
-	Paths   []string `yaml:"paths" required:"true" doc:"Files to follow: absolute paths, in which *, ?, [a-z], {a,b} and ** (any number of folders) may stand. What does not exist yet is waited for. Names that end in .tmp, .part, .swp or ~ are left out unless written in full, and so are files in compressions other than gzip (.xz, .bz2, .zst, .lz4, .Z, .lzma), with a warning: logrotate should use gzip."`
+	Paths   []string `yaml:"paths" required:"true" doc:"Files to follow: absolute paths, in which *, ?, [a-z], {a,b} and ** (any number of folders) may stand. What does not exist yet is waited for. Names that end in .tmp, .part, .swp or ~ are left out unless written in full, and so are files in compressions other than gzip and zstd (.xz, .bz2, .lz4, .Z, .lzma), with a warning: logrotate should use gzip or zstd."`
 	Exclude []string `yaml:"exclude" doc:"Files to leave out: patterns for the whole path or for the file's name."`
 
 	lines.Config `yaml:",inline"`
 
 	Position     bool          `yaml:"position" doc:"Set log_file and log_offset_int to where the line stands."`
-	Start        string        `yaml:"start" doc:"Where to begin with files that are there when the agent first sees them: beginning, end, or a time in RFC 3339, before which records are skipped by their own time."`
+	Start        string        `yaml:"start" doc:"Where to begin with files that are there when the agent first sees them: beginning, end, or a time in RFC 3339, before which records are skipped by their own time. A time also has rotated and compressed files read that paths do not match, if they belong to one that paths match and were written since. Where the checkpoint knows a file, reading goes on there, whatever stands here; files that appear later are read from their beginning."`
 	Engine       string        `yaml:"engine" enum:"native|nxadm" doc:"native: the block reader; nxadm: the library nxadm/tail where a file is read up to its end."`
 	Grace        time.Duration `yaml:"grace" min:"10ms" doc:"How long a rotated or removed file is still read after its last line. Until no program has it open for writing any more, the file that follows it waits for it, too, but at most 5s and at most this time. A compressed file, or a copy, that ends in the middle is being written: it is waited for until it has not grown for this time."`
 	Sweep        time.Duration `yaml:"sweep" min:"10ms" doc:"How often to look at the files beside waiting to be told of changes."`
@@ -95,7 +95,7 @@ func (c Config) excludes(path string) bool {
 
 // selects reports whether a pattern of Paths means this path.
 func selects(pattern, path string) bool {
-	return pattern == path || match(pattern, path) && !unfinished(path) && packed(path) == ""
+	return pattern == path || match(pattern, path) && !unfinished(path) && unreadable(path) == ""
 }
 
 func match(pattern, path string) bool {

@@ -1,18 +1,20 @@
 package tail
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/xxh3"
 )
 
@@ -20,8 +22,10 @@ const (
 	// proof is how many bytes before a position, and of a first line, prove what a file holds. 64 are not enough: half of real
 	// access lines end in the same 64 bytes as another.
 	proof = 1 << 10
-	// gzKeep is how far back a compressed file can be read again without starting from its beginning: one block and its proof.
-	gzKeep = 260 << 10
+	// packedKeep is how far back a compressed file can be read again without starting from its beginning: one block and its proof.
+	packedKeep = 260 << 10
+	// zstdWindow is the most memory that a zstd file may ask for: what zstd takes without --long or --ultra.
+	zstdWindow = 8 << 20
 )
 
 // fileID tells open files apart. It only finds files again: content proves them.
@@ -81,34 +85,38 @@ type content interface {
 // errCut says that compressed content ends before its end: it is being written, or damaged.
 var errCut = errors.New("compressed content is incomplete")
 
-// errDamaged says that content is no valid gzip, whatever else is appended to it.
+// errDamaged says that compressed content is not valid, whatever else is appended to it.
 var errDamaged = errors.New("damaged")
 
-func isCorrupt(err error) bool {
-	var corrupt flate.CorruptInputError
-	return errors.As(err, &corrupt)
-}
-
 // open makes the content of an open file and takes over one ownership of h.
-func open(h *handle, gz bool) content {
-	if gz {
-		return &gzipped{h: h}
+func open(h *handle, packed bool) content {
+	if packed {
+		return &unpacked{h: h}
 	}
 	return plain{h}
 }
 
-// compressed reports whether a file is to be read as gzip: its name says so, or its content.
+// compressed reports whether a file is to be decompressed: its name says so, or its content.
 func compressed(f *os.File, path string) bool {
-	if rotationOf(filepath.Base(path)).gz {
+	if rotationOf(filepath.Base(path)).packed {
 		return true
 	}
-	var head [len(gzipMagic)]byte
+	var head [magicLen]byte
 	n, _ := f.ReadAt(head[:], 0) // what cannot be read shows when it is read in earnest
-	return string(head[:n]) == gzipMagic
+	return hasMagic(head[:n])
 }
 
-// gzipMagic is how every gzip file begins.
-const gzipMagic = "\x1f\x8b\x08"
+// How every gzip file (RFC 1952, deflate) and every zstd frame (RFC 8878) begins.
+const (
+	gzipMagic = "\x1f\x8b\x08"
+	zstdMagic = "\x28\xb5\x2f\xfd"
+	magicLen  = 4
+)
+
+// hasMagic reports whether content begins as compressed content does.
+func hasMagic(head []byte) bool {
+	return bytes.HasPrefix(head, []byte(gzipMagic)) || bytes.HasPrefix(head, []byte(zstdMagic))
+}
 
 type plain struct{ h *handle }
 
@@ -130,18 +138,19 @@ func (c plain) end() (int64, bool, error) {
 func (c plain) settled() bool { return false }
 func (c plain) close()        { c.h.release() }
 
-// gzipped reads compressed content in one direction and keeps the last stretch of it, so that going back by less than a block
+// unpacked reads compressed content in one direction and keeps the last stretch of it, so that going back by less than a block
 // costs nothing; going back further starts again from the beginning. Its memory does not depend on the content.
-type gzipped struct {
+type unpacked struct {
 	h    *handle
-	z    *gzip.Reader
+	src  *source
+	z    io.Reader
 	buf  []byte
 	at   int64 // offset of buf[0]
 	err  error // why nothing follows buf
 	size int64 // of the compressed file when err was met
 }
 
-func (c *gzipped) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+func (c *unpacked) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := c.reset(off); err != nil {
 		return 0, err
 	}
@@ -162,7 +171,7 @@ func (c *gzipped) readAt(ctx context.Context, p []byte, off int64) (int, error) 
 }
 
 // reset starts again from the beginning if off was left behind, or if the file changed after it seemed to end.
-func (c *gzipped) reset(off int64) error {
+func (c *unpacked) reset(off int64) error {
 	again := c.z == nil && c.err == nil || off < c.at
 	if c.err != nil {
 		fi, err := c.h.f.Stat()
@@ -174,8 +183,9 @@ func (c *gzipped) reset(off int64) error {
 	if !again {
 		return nil
 	}
-	c.buf, c.at, c.err, c.z = c.buf[:0], 0, nil, nil
-	z, err := gzip.NewReader(io.NewSectionReader(c.h.f, 0, 1<<62))
+	c.letGo()
+	c.buf, c.at, c.err = c.buf[:0], 0, nil
+	z, err := c.decoder()
 	if err != nil {
 		c.fail(err)
 		return nil
@@ -184,19 +194,48 @@ func (c *gzipped) reset(off int64) error {
 	return nil
 }
 
-// drop gives the memory back; reading on starts again from the beginning.
-func (c *gzipped) drop() { c.buf, c.at, c.err, c.z = nil, 0, nil, nil }
+// decoder starts to decompress, in the way that the file's first bytes tell: names lie.
+func (c *unpacked) decoder() (io.Reader, error) {
+	c.src = &source{r: io.NewSectionReader(c.h.f, 0, 1<<62)}
+	var head [magicLen]byte
+	n, err := c.h.f.ReadAt(head[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		c.src.err = err
+		return nil, err
+	}
+	if strings.HasPrefix(zstdMagic, string(head[:n])) && n > 0 {
+		if n < magicLen {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return zstd.NewReader(c.src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
+	}
+	return gzip.NewReader(c.src)
+}
 
-// more reads on by up to 64 KiB and drops what stands more than gzKeep before both the end and off.
-func (c *gzipped) more(off int64) {
+// letGo gives the decoder's memory back.
+func (c *unpacked) letGo() {
+	if z, ok := c.z.(*zstd.Decoder); ok {
+		z.Close()
+	}
+	c.z = nil
+}
+
+// drop gives all memory back; reading on starts again from the beginning.
+func (c *unpacked) drop() {
+	c.letGo()
+	c.buf, c.at, c.err = nil, 0, nil
+}
+
+// more reads on by up to 64 KiB and drops what stands more than packedKeep before both the end and off.
+func (c *unpacked) more(off int64) {
 	const step = 64 << 10
-	if keepFrom := min(c.at+int64(len(c.buf))-gzKeep, off-proof); keepFrom > c.at+gzKeep {
+	if keepFrom := min(c.at+int64(len(c.buf))-packedKeep, off-proof); keepFrom > c.at+packedKeep {
 		n := copy(c.buf, c.buf[keepFrom-c.at:])
 		c.buf, c.at = c.buf[:n], keepFrom
 	}
 	have := len(c.buf)
 	if cap(c.buf)-have < step {
-		grown := make([]byte, have, max(2*cap(c.buf), 2*gzKeep+step))
+		grown := make([]byte, have, max(2*cap(c.buf), 2*packedKeep+step))
 		copy(grown, c.buf)
 		c.buf = grown
 	}
@@ -210,15 +249,15 @@ func (c *gzipped) more(off int64) {
 	}
 }
 
-func (c *gzipped) fail(err error) {
+func (c *unpacked) fail(err error) {
 	switch {
+	case c.src.err != nil: // the system's fault, not the content's
+		err = fmt.Errorf("decompressing: %w", c.src.err)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF) && c.z == nil: // a header cut short
 		err = errCut
 	case errors.Is(err, io.EOF):
-	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), isCorrupt(err):
-		err = fmt.Errorf("decompressing: %w: %w", errDamaged, err)
 	default:
-		err = fmt.Errorf("decompressing: %w", err)
+		err = fmt.Errorf("decompressing: %w: %w", errDamaged, err)
 	}
 	c.err = err
 	if fi, serr := c.h.f.Stat(); serr == nil {
@@ -226,15 +265,34 @@ func (c *gzipped) fail(err error) {
 	}
 }
 
-func (c *gzipped) end() (int64, bool, error) {
+func (c *unpacked) end() (int64, bool, error) {
 	if errors.Is(c.err, io.EOF) {
 		return c.at + int64(len(c.buf)), true, nil
 	}
 	return 0, false, nil
 }
 
-func (c *gzipped) settled() bool { return true }
-func (c *gzipped) close()        { c.h.release() }
+func (c *unpacked) settled() bool { return true }
+
+func (c *unpacked) close() {
+	c.letGo()
+	c.h.release()
+}
+
+// source is a file that is decompressed; it remembers what was wrong with reading it.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+// Read reads on.
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
 
 // sumBefore hashes the up to 1 KiB before off. ok is false when the content does not reach that far.
 func sumBefore(ctx context.Context, c content, off int64, scratch []byte) (sum uint64, ok bool, err error) {

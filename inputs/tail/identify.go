@@ -1,7 +1,6 @@
 package tail
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -35,7 +34,7 @@ func (l *lineage) identifyAll(ctx context.Context, now time.Time) error {
 			}
 			l.fail(f, err, now)
 		}
-		if z, ok := f.c.(*gzipped); ok && l.w.gz != f {
+		if z, ok := f.c.(*unpacked); ok && l.w.gz != f {
 			z.drop()
 		}
 	}
@@ -83,7 +82,7 @@ func (l *lineage) identify(ctx context.Context, f *file, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if !f.gz && bytes.HasPrefix(head, []byte(gzipMagic)) { // it was empty when it was opened
+	if !f.gz && hasMagic(head) { // it was empty when it was opened
 		f.gz, f.static = true, true
 		f.c = open(f.h, true)
 		if head, whole, err = headOf(ctx, f.c, l.w.x.block()); err != nil {

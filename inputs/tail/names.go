@@ -9,7 +9,7 @@ import (
 // rotation is what a file's name says about its place in its lineage.
 type rotation struct {
 	stem     string // the name without what rotation appended: x.log of x.log.2.gz
-	gz       bool
+	packed   bool   // .gz or .zst
 	rotated  bool
 	numbered bool
 	number   int64 // of x.log.2: larger is older
@@ -17,13 +17,16 @@ type rotation struct {
 	clock    int64 // what follows the day: 130522 for 13:05:22, or seconds since 1970
 }
 
-// rotationOf takes a file's name apart. These suffixes are known, each alone or followed by .gz, and .gz alone: .1, .old, and after a
+// rotationOf takes a file's name apart. These suffixes are known, each alone or followed by .gz or .zst, and these alone: .1, .old, and after a
 // dot or hyphen a day (20260131 or 2026-01-31) to which a time may be appended (13, 1305, 130522, 13-05-22, or after a day and a
 // separator also seconds since 1970).
 func rotationOf(base string) rotation {
 	r := rotation{stem: base}
-	if s, ok := strings.CutSuffix(r.stem, ".gz"); ok && s != "" {
-		r.stem, r.gz, r.rotated = s, true, true
+	for _, suffix := range []string{".gz", ".zst"} {
+		if s, ok := strings.CutSuffix(r.stem, suffix); ok && s != "" {
+			r.stem, r.packed, r.rotated = s, true, true
+			break
+		}
 	}
 	if s, ok := strings.CutSuffix(r.stem, ".old"); ok && s != "" {
 		r.stem, r.rotated = s, true
@@ -141,9 +144,9 @@ func unfinished(path string) bool {
 	return false
 }
 
-// packed returns the suffix of a name that says that the file is compressed in a way that is not known here, or "".
-func packed(path string) string {
-	for _, suffix := range []string{".xz", ".bz2", ".zst", ".lz4", ".Z", ".lzma"} {
+// unreadable returns the suffix of a name that says that the file is compressed in a way that is not known here, or "".
+func unreadable(path string) string {
+	for _, suffix := range []string{".xz", ".bz2", ".lz4", ".Z", ".lzma"} {
 		if strings.HasSuffix(path, suffix) {
 			return suffix
 		}

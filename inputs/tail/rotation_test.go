@@ -361,7 +361,7 @@ func TestWhateverNameRotationGivesNothingIsLostOrReadTwice(t *testing.T) {
 	t.Parallel()
 	for _, suffix := range []string{
 		".0", ".1", ".old", "-20261121", ".20261121", ".2026-11-21", "-2026-11-21", ".2026-11-21_13-05-22", "-20261121130522", "-20261121-1305",
-		"-20261121-1700000000", ".old.gz", ".2026-11-21.gz", "-20261121130522.gz", ".some-other-name", "_backup",
+		"-20261121-1700000000", ".old.gz", ".2026-11-21.gz", "-20261121130522.gz", ".1.zst", "-20261121.zst", ".some-other-name", "_backup",
 	} {
 		for _, all := range []string{"", "*"} {
 			t.Run(suffix+all, func(t *testing.T) {
@@ -375,10 +375,13 @@ func TestWhateverNameRotationGivesNothingIsLostOrReadTwice(t *testing.T) {
 				r.stop()
 				a.crash()
 				appendTo(t, path, textOf(500, 550))
-				to, gz := strings.CutSuffix(suffix, ".gz")
+				to, packed := suffix, ""
+				if ext := filepath.Ext(suffix); ext == ".gz" || ext == ".zst" {
+					to, packed = strings.TrimSuffix(suffix, ext), ext
+				}
 				must(t, os.Rename(path, path+to))
-				if gz {
-					compress(t, path+to)
+				if packed != "" {
+					compressAs(t, path+to, packed)
 				}
 				appendTo(t, path, textOf(550, 850))
 				r = start(t, a, c)
@@ -457,19 +460,29 @@ func TestAFileThatVanishedIsNamedOnceAndGivenUp(t *testing.T) {
 
 func TestCompressedContentIsKnownByItsBeginningWhateverTheName(t *testing.T) {
 	t.Parallel()
+	for _, suffix := range []string{".gz", ".zst"} {
+		t.Run(suffix, func(t *testing.T) {
+			t.Parallel()
+			testCompressedUnderAnotherName(t, suffix)
+		})
+	}
+}
+
+func testCompressedUnderAnotherName(t *testing.T, suffix string) {
+	t.Helper()
 	dir, path := file1(t)
 	a := newFakeAgent(t)
 	appendTo(t, path+".1", textOf(0, 3000))
-	compress(t, path+".1")
-	must(t, os.Rename(path+".1.gz", path+".1"))
+	compressAs(t, path+".1", suffix)
+	must(t, os.Rename(path+".1"+suffix, path+".1"))
 	appendTo(t, path, textOf(3000, 3010))
 	appendTo(t, filepath.Join(dir, "y.log"), "")
 	appendTo(t, filepath.Join(dir, "z"), textOf(3010, 3020))
-	compress(t, filepath.Join(dir, "z"))
+	compressAs(t, filepath.Join(dir, "z"), suffix)
 	c := testConfig(filepath.Join(dir, "*.log*"))
 	r := start(t, a, c)
 	until(t, "lines of both", has(a, 3010))
-	data, err := os.ReadFile(filepath.Join(dir, "z.gz"))
+	data, err := os.ReadFile(filepath.Join(dir, "z"+suffix))
 	must(t, err)
 	appendTo(t, filepath.Join(dir, "y.log"), string(data)) // it was empty when it was opened
 	until(t, "lines of the file that was empty", has(a, 3020))

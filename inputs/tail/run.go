@@ -149,7 +149,11 @@ func (r *run) lineage(key string) *lineage {
 		}
 		l.known = true
 	}
-	if !l.known {
+	switch {
+	case l.known:
+	case !r.since.IsZero(): // what was rotated since then is asked for, too
+		l.since = r.since.UnixNano() - 1
+	default:
 		l.since = r.started.UnixNano()
 	}
 	r.lineages[key] = l
@@ -304,7 +308,7 @@ func (w *worker) takeGzip(f *file, l *lineage) bool {
 }
 
 func (w *worker) freeGzip(f *file) {
-	if z, ok := f.c.(*gzipped); ok {
+	if z, ok := f.c.(*unpacked); ok {
 		z.drop()
 	}
 	if w.gz != f {

@@ -460,17 +460,17 @@ func (c *scanner) miss(path string, id fileID) {
 	}
 }
 
-// tellPacked says of files that the patterns match and that are compressed in another way than gzip that they are not read, once
+// tellPacked says of files that the patterns match and that are compressed in another way than gzip or zstd, that they are not read, once
 // for each folder and way.
 func (c *scanner) tellPacked(dir, path string) {
-	suffix := packed(path)
+	suffix := unreadable(path)
 	if suffix == "" || c.packed[dir+"\x00"+suffix] || c.r.cfg.excludes(path) {
 		return
 	}
 	for _, p := range c.r.in.paths {
 		if match(p, path) {
 			c.packed[dir+"\x00"+suffix] = true
-			c.r.env.Log.Warn("compression is not known, its lines are not read: exclude it, or have logrotate use gzip",
+			c.r.env.Log.Warn("compression is not known, its lines are not read: exclude it, or have logrotate use gzip or zstd",
 				"pattern", p, "folder", dir, "suffix", suffix, "path", path)
 			return
 		}

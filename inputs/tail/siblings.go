@@ -38,7 +38,7 @@ func (l *lineage) wanted(e found, spots func() []string, now time.Time) bool {
 		return false
 	}
 	// A compressed file has the time of the original only when it is complete.
-	if rotationOf(filepath.Base(e.path)).gz && !l.first && now.UnixNano()-e.stamp.mtime <= int64(l.r.cfg.Grace) {
+	if rotationOf(filepath.Base(e.path)).packed && !l.first && now.UnixNano()-e.stamp.mtime <= int64(l.r.cfg.Grace) {
 		l.askScan()
 		return false
 	}

@@ -84,7 +84,7 @@ func (v survey) agrees(now survey, key string, need int64) bool {
 	}
 	for i, b := range before {
 		a := after[i]
-		grew := a.st.size >= b.st.size && (b.path == key || b.st.size >= need && !rotationOf(filepath.Base(b.path)).gz)
+		grew := a.st.size >= b.st.size && (b.path == key || b.st.size >= need && !rotationOf(filepath.Base(b.path)).packed)
 		if a.path != b.path || a.id != b.id || a.st != b.st && !grew {
 			return false
 		}
@@ -106,7 +106,7 @@ func (c Config) unsettled(ct content, mtime, now time.Time) bool {
 // growWait is how long after its last change content that ended before it held what is searched may still grow. Compressed content
 // that is complete hardly does.
 func (c Config) growWait(ct content) time.Duration {
-	if z, ok := ct.(*gzipped); ok && errors.Is(z.err, io.EOF) {
+	if z, ok := ct.(*unpacked); ok && errors.Is(z.err, io.EOF) {
 		return min(c.Grace, orderWait)
 	}
 	return c.Grace
@@ -114,7 +114,7 @@ func (c Config) growWait(ct content) time.Duration {
 
 // cutOff reports whether reading came to the end of compressed content that is cut short.
 func cutOff(c content) bool {
-	z, ok := c.(*gzipped)
+	z, ok := c.(*unpacked)
 	return ok && errors.Is(z.err, errCut)
 }
 
