@@ -164,8 +164,10 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 	if err := l.identifyAll(ctx, now); err != nil {
 		return false, err
 	}
-	if err := l.declareNew(ctx, now); err != nil {
-		return false, err
+	declared, err := l.declareNew(ctx, now)
+	if declared || err != nil {
+		// Others first: what one checkpoint names can be read at once, and a new stream has to wait for the next one.
+		return declared, err
 	}
 	waiting, err := l.seekOrphans(ctx, now)
 	if err != nil {

@@ -275,19 +275,20 @@ func (l *lineage) finish(f *file) {
 
 // declareNew has the agent know new streams, the oldest first, before their turn to be read comes: what the checkpoint knows tells
 // a later run which rotated files are older than all that is followed. So nothing is declared before what is older than it.
-func (l *lineage) declareNew(ctx context.Context, now time.Time) error {
+func (l *lineage) declareNew(ctx context.Context, now time.Time) (declared bool, err error) {
 	for _, f := range l.files {
 		if f.s == nil && !l.passes(f, now) {
-			return nil
+			break
 		}
 		if f.s == nil || f.s.stored {
 			continue
 		}
 		if err := l.declare(ctx, f.s); err != nil {
-			return err
+			return declared, err
 		}
+		declared = true
 	}
-	return nil
+	return declared, nil
 }
 
 // declare declares the stream to the agent, which says where to read on.
