@@ -122,6 +122,10 @@ func (l *lineage) post(entries []found) {
 		}
 	}
 	l.posted, l.fresh = entries, true
+	if l.r.env.Once && l.done {
+		l.done = false
+		l.r.pending.Add(1)
+	}
 	l.mu.Unlock()
 }
 
@@ -194,6 +198,7 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 		}
 	}
 	l.save(now, false)
+	l.makeRoom()
 	return false, nil
 }
 
@@ -263,24 +268,34 @@ func (l *lineage) take(now time.Time) {
 		f := l.byID[e.id]
 		if f != nil {
 			if e.opened != nil {
+				l.r.held.Add(-1)
 				_ = e.opened.Close()
 			}
 			f.present, f.path, f.listed = true, e.path, e.stamp
-			l.unpark(f, now)
+			if f.parked && f.listed != f.st {
+				l.unpark(f, now)
+			}
 			continue
 		}
 		switch {
 		case e.opened != nil:
+			l.r.held.Add(-1) // add counts it
 			l.add(e.opened, e.path, now)
 		case e.matched:
 			// The scan saw it parked here, and it was let go meanwhile: the next scan opens it.
 			l.setHave(e.id, false)
 			l.askScan()
 		case l.wanted(e, spots, now):
-			if o, err := l.r.fs.open(e.path); err == nil {
+			o, err := l.r.openToHold(e.path)
+			switch {
+			case err == nil:
 				l.r.ok(e.path)
 				l.add(o, e.path, now)
-			} else if !errors.Is(err, os.ErrNotExist) {
+			case errors.Is(err, os.ErrNotExist):
+			case isCrowded(err):
+				l.askScan()
+				l.siblings = append(l.siblings, e)
+			default:
 				l.r.fail(e.path, err)
 				l.askScan()
 				l.siblings = append(l.siblings, e)
@@ -294,6 +309,9 @@ func (l *lineage) take(now time.Time) {
 		if away && !f.rotated {
 			f.rotated, f.grew, f.seen = true, now, now
 			l.r.env.Log.Debug("file rotated", "path", f.path, "present", f.present)
+			if f.parked && f.present && f.s != nil && !f.s.drained {
+				l.unpark(f, now) // it was closed for want of descriptors; now its last line is a record, newline or not
+			}
 		}
 		if !away && f.rotated { // renamed back
 			f.rotated = false
@@ -321,16 +339,17 @@ func (l *lineage) add(o *os.File, path string, now time.Time) {
 		_ = o.Close()
 		return
 	}
-	gz := compressed(o, path)
 	f := &file{
-		id: id, path: path, present: true, rotated: rotationOf(filepath.Base(path)).rotated, gz: gz, static: gz,
-		h: newHandle(o), st: stampOf(fi), listed: stampOf(fi), grew: earlier(fi.ModTime(), now), seen: now,
+		id: id, path: path, present: true, rotated: rotationOf(filepath.Base(path)).rotated,
+		st: stampOf(fi), listed: stampOf(fi), grew: earlier(fi.ModTime(), now), seen: now,
 		initial: l.first,
 	}
 	if !l.first {
 		f.grew = now
 	}
-	f.c = open(f.h, f.gz)
+	h := newHandle(o)
+	l.hold(f, h, open(h, compressed(o, path)))
+	f.static = f.gz
 	l.byID[id] = f
 	l.files = append(l.files, f)
 	l.setHave(id, true)
@@ -344,12 +363,13 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// unpark opens a parked file again if it changed.
+// unpark opens a parked file again.
 func (l *lineage) unpark(f *file, now time.Time) {
-	if !f.parked || f.listed == f.st {
+	o, err := l.r.openToHold(f.path)
+	if isCrowded(err) {
+		l.askScan()
 		return
 	}
-	o, err := l.r.fs.open(f.path)
 	if err != nil {
 		l.fail(f, err, now)
 		l.askScan()
@@ -362,8 +382,8 @@ func (l *lineage) unpark(f *file, now time.Time) {
 		return
 	}
 	l.succeed(f)
-	f.h, f.gz = newHandle(o), compressed(o, f.path)
-	f.c = open(f.h, f.gz)
+	h := newHandle(o)
+	l.hold(f, h, open(h, compressed(o, f.path)))
 	f.parked, f.proved, f.idle, f.ended, f.copyOf, f.grew = false, false, false, false, nil, now
 	f.st = stampOf(fi)
 	if f.s != nil {
@@ -378,10 +398,7 @@ func (l *lineage) unpark(f *file, now time.Time) {
 // park closes a file that has nothing to read.
 func (l *lineage) park(f *file) {
 	l.stopLive(f)
-	if f.h != nil {
-		f.c.close()
-		f.c, f.h = nil, nil
-	}
+	l.letGo(f)
 	f.parked = true
 	l.w.freeGzip(f)
 	if !f.present {
@@ -392,10 +409,7 @@ func (l *lineage) park(f *file) {
 // drop lets a file go.
 func (l *lineage) drop(f *file) {
 	l.stopLive(f)
-	if f.c != nil {
-		f.c.close()
-		f.c, f.h = nil, nil
-	}
+	l.letGo(f)
 	if f.s != nil && f.s.file == f {
 		f.s.file = nil
 	}

@@ -139,9 +139,8 @@ func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (fin
 			continue
 		}
 		l.r.ok(path)
-		gz := compressed(o, path)
 		h := newHandle(o)
-		c := open(h, gz)
+		c := open(h, compressed(o, path))
 		m, err := s.matches(ctx, c, s.pos, s.sum, &l.w.x)
 		if ctx.Err() != nil {
 			c.close()
@@ -165,7 +164,8 @@ func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (fin
 			l.files = append(l.files, f)
 			l.setHave(f.id, true)
 		}
-		f.h, f.c, f.gz, f.static, f.parked, f.copyOf = h, c, gz, gz, false, nil
+		l.hold(f, h, c)
+		f.static, f.parked, f.copyOf = f.gz, false, nil
 		f.st = stampOf(fi)
 		f.listed, f.grew = f.st, earlier(fi.ModTime(), now)
 		l.adopt(s, f)

@@ -203,7 +203,7 @@ func newRun(in *input) *run {
 	r := &run{
 		in: in, cfg: in.cfg, env: in.env, fs: in.fs, started: time.Now(), ctx: context.Background(),
 		lineages: map[string]*lineage{}, owners: map[fileID]*lineage{}, place: map[fileID]string{}, pipes: map[string]bool{},
-		known: map[string][]*stream{}, lay: map[fileID][]*stream{}, faults: map[string]string{},
+		known: map[string][]*stream{}, lay: map[fileID][]*stream{}, faults: map[string]string{}, maxHeld: in.maxHeld,
 	}
 	r.workers = []*worker{newWorker(r)}
 	return r
@@ -245,6 +245,7 @@ func TestAScanInTheMiddleOfARotationIsNotBelieved(t *testing.T) {
 				appendTo(t, filepath.Join(dir, name), textOf(i, i+1))
 			}
 			in := newInput(t, newFakeAgent(t), testConfig(path), false)
+			in.fs.remote = func(string) string { return "test" } // else a file is not looked at unless an event comes
 			armed := false
 			in.fs.stat = func(p string) (os.FileInfo, error) {
 				fi, err := os.Stat(p)

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stacktrail/stacktrail/inputs/internal/lines"
@@ -31,6 +32,13 @@ type run struct {
 	workers []*worker
 	wg      sync.WaitGroup
 	pending sync.WaitGroup // in once mode: lineages and pipes that are not read to their ends
+
+	maxHeld     int64        // descriptors that may be held
+	held        atomic.Int64 // that are held
+	opened      atomic.Int64 // that were ever opened to be held
+	crowded     atomic.Bool  // files wait for descriptors
+	room        atomic.Bool  // lineages are to close what they can
+	crowdedOnce sync.Once    // said so
 
 	// Used by the scanner's goroutine only.
 	lineages map[string]*lineage
@@ -57,7 +65,7 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 	r := &run{
 		in: in, cfg: in.cfg, env: in.env, fs: in.fs, sink: sink, boot: bootID(), since: notBefore, started: time.Now(), ctx: ctx, stop: stop,
 		lineages: map[string]*lineage{}, owners: map[fileID]*lineage{}, place: map[fileID]string{}, pipes: map[string]bool{},
-		known: map[string][]*stream{}, lay: map[fileID][]*stream{}, faults: map[string]string{},
+		known: map[string][]*stream{}, lay: map[fileID][]*stream{}, faults: map[string]string{}, maxHeld: in.maxHeld,
 	}
 	defer stop(nil)
 	for range max(2, runtime.GOMAXPROCS(0)) {
@@ -75,6 +83,7 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 	if r.env.Once {
 		r.wg.Go(func() {
 			r.pending.Wait()
+			r.onceMore(c)
 			stop(errDone)
 		})
 	} else {
@@ -95,6 +104,19 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 		return err
 	}
 	return nil
+}
+
+// onceMore reads, in once mode, what had to wait for descriptors: what is read made room for it.
+func (r *run) onceMore(c *scanner) {
+	for r.crowded.Load() && r.ctx.Err() == nil {
+		before := r.opened.Load()
+		c.scan()
+		r.pending.Wait()
+		if r.opened.Load() == before {
+			r.env.Fail("descriptors", fmt.Errorf("opening more files: %w, and none can be closed: raise the limit", errCrowded))
+			return
+		}
+	}
 }
 
 var errDone = errors.New("all files are read")

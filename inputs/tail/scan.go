@@ -1,7 +1,6 @@
 package tail
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -21,6 +20,8 @@ type system struct {
 	open    func(path string) (*os.File, error)
 	stat    func(path string) (os.FileInfo, error)
 	readDir func(path string) ([]os.DirEntry, error)
+	// remote names the file system of a folder if others may write to it without this host hearing of it.
+	remote func(dir string) string
 }
 
 func realSystem() system {
@@ -29,6 +30,7 @@ func realSystem() system {
 		open:    func(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) },
 		stat:    os.Stat,
 		readDir: os.ReadDir,
+		remote:  remoteKind,
 	}
 }
 
@@ -38,6 +40,7 @@ type folder struct {
 	readAt  time.Time
 	names   []*name
 	watched bool
+	remote  bool // on a file system that does not tell of what others write
 }
 
 // name is a file in a folder, with what does not change from scan to scan.
@@ -47,9 +50,12 @@ type name struct {
 	rank       int    // the first pattern that matches, or -1
 	sibling    bool   // its lineage's own path is matched
 	link       bool
-	seen       bool  // last holds what the last scan saw
-	faulty     bool  // looking at it failed, or it was no file
-	last       found // without opened
+	seen       bool      // last holds what the last scan saw
+	faulty     bool      // looking at it failed, or it was no file
+	last       found     // without opened
+	looked     time.Time // when last was taken; zero after an event
+	told       bool      // an event came since
+	untold     bool      // it changed, and no event came
 }
 
 // scanner finds files and says which lineage they belong to. It is used from one goroutine.
@@ -59,7 +65,7 @@ type scanner struct {
 	folders map[string]*folder
 	expand  bool // the folders have to be found anew
 	found   time.Time
-	paths   map[string]*lineage // for events: real and configured paths
+	paths   map[string]watched // for events: real and configured paths
 	empty   map[string]*emptiness
 	matched []bool            // patterns that something matches, as of the last look
 	missed  map[fileID]string // files that were not where they were seen when they were to be opened
@@ -93,7 +99,7 @@ const (
 
 func newScanner(r *run) *scanner {
 	c := &scanner{
-		r: r, folders: map[string]*folder{}, expand: true, paths: map[string]*lineage{}, empty: map[string]*emptiness{}, missed: map[fileID]string{},
+		r: r, folders: map[string]*folder{}, expand: true, paths: map[string]watched{}, empty: map[string]*emptiness{}, missed: map[fileID]string{},
 		packed: map[string]bool{},
 		posted: map[*lineage][]found{}, first: true, changed: true,
 	}
@@ -108,89 +114,11 @@ func newScanner(r *run) *scanner {
 	return c
 }
 
-func (c *scanner) poll(err error) {
-	if !c.polling {
-		c.polling = true
-		c.r.env.Log.Warn("the system does not tell of changes; files are looked at regularly instead", "every", c.r.cfg.Sweep, "error", err)
-	}
-}
-
-func (c *scanner) close() {
-	if c.watcher != nil {
-		_ = c.watcher.Close()
-	}
-}
-
-// run scans and follows events until ctx is done.
-func (c *scanner) run(ctx context.Context) {
-	var events chan fsnotify.Event
-	var errs chan error
-	if c.watcher != nil {
-		events, errs = c.watcher.Events, c.watcher.Errors
-	}
-	tick := time.NewTicker(c.r.cfg.Sweep)
-	defer tick.Stop()
-	for {
-		due := false
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			due = true
-		case e, ok := <-events:
-			if !ok {
-				events = nil
-				continue
-			}
-			due = c.event(e)
-			// What else happened meanwhile needs no scan of its own.
-			for more := true; more; {
-				select {
-				case e := <-events:
-					due = c.event(e) || due
-				default:
-					more = false
-				}
-			}
-		case err := <-errs:
-			if err != nil && !errors.Is(err, fsnotify.ErrEventOverflow) {
-				c.r.env.Log.Warn("watching files", "error", err)
-			}
-			due, c.expand = true, true
-			for _, f := range c.folders {
-				f.readAt = time.Time{}
-			}
-		}
-		if due {
-			c.scan()
-		}
-	}
-}
-
-// event wakes whoever an event is about and reports whether a scan is due.
-func (c *scanner) event(e fsnotify.Event) (scan bool) {
-	if e.Op == fsnotify.Write {
-		if l := c.paths[e.Name]; l != nil {
-			c.r.wake(l)
-			return false
-		}
-	}
-	if f := c.folders[filepath.Dir(e.Name)]; f != nil {
-		f.readAt = time.Time{}
-	}
-	if f := c.folders[e.Name]; f != nil { // the folder itself came, went or moved
-		f.readAt, f.watched, c.expand = time.Time{}, false, true
-		return true
-	}
-	if e.Op == fsnotify.Chmod {
-		return c.paths[e.Name] != nil || c.r.matches(e.Name)
-	}
-	return e.Op != fsnotify.Write || c.r.matches(e.Name)
-}
-
 // scan looks at all folders and files, and hands what changed to the lineages.
 func (c *scanner) scan() {
 	now := time.Now()
+	c.r.room.Store(c.r.crowded.Swap(false))
+	defer c.makeRoom()
 	for path, f := range c.folders {
 		if fi, err := c.r.fs.stat(path); err != nil || fi.ModTime().UnixNano() != f.mtime {
 			c.expand = true
@@ -209,8 +137,11 @@ func (c *scanner) scan() {
 	c.vague = 0
 	c.tellEmpty(now)
 	c.tellMissed(all)
+	asked := map[*lineage]bool{}
 	for _, l := range c.r.lineages {
-		c.changed = l.wantsScan() || c.changed
+		if l.wantsScan() {
+			asked[l], c.changed = true, true
+		}
 	}
 	if !c.changed {
 		for _, l := range c.r.lineages {
@@ -269,7 +200,7 @@ func (c *scanner) scan() {
 			}
 			c.r.place[e.id] = e.path
 			result[l] = append(result[l], e.found)
-			c.paths[e.path] = l
+			c.paths[e.path] = watched{l, e.name}
 			if e.name.link {
 				c.link(e.path, l)
 			}
@@ -284,7 +215,7 @@ func (c *scanner) scan() {
 	for _, l := range c.r.lineages {
 		entries := result[l]
 		slices.SortFunc(entries, func(a, b found) int { return strings.Compare(a.path, b.path) })
-		if !c.first && !l.wants() && slices.Equal(entries, c.posted[l]) {
+		if !c.first && !asked[l] && !l.wants() && slices.Equal(entries, c.posted[l]) {
 			continue
 		}
 		plain := slices.Clone(entries)
@@ -296,6 +227,18 @@ func (c *scanner) scan() {
 		c.r.wake(l)
 	}
 	c.first = false
+}
+
+// makeRoom has lineages close what they can if files wait for descriptors.
+func (c *scanner) makeRoom() {
+	if c.r.crowded.Load() {
+		c.r.room.Store(true)
+	}
+	if c.r.room.Load() {
+		for _, l := range c.r.lineages {
+			c.r.wake(l)
+		}
+	}
 }
 
 // tellEmpty says of patterns that nothing matches them. In the middle of a rotation that means nothing: two sweeps must have passed.
@@ -353,7 +296,15 @@ func (c *scanner) lookOnce(now time.Time) []sight {
 	all := make([]sight, 0, len(c.paths))
 	c.matched = make([]bool, len(c.r.cfg.Paths))
 	for _, dir := range slices.Sorted(maps.Keys(c.folders)) {
-		for _, n := range c.list(dir, now) {
+		names, fresh := c.list(dir, now)
+		for _, n := range names {
+			if !fresh && c.quiet(c.folders[dir], n, now) {
+				if n.rank >= 0 {
+					c.matched[n.rank] = true
+				}
+				all = append(all, sight{n.last, n})
+				continue
+			}
 			if n.rank < 0 && !n.sibling && c.r.lineages[n.lineage] == nil {
 				continue
 			}
@@ -397,7 +348,10 @@ func (c *scanner) lookOnce(now time.Time) []sight {
 			}
 			at := found{id: idOf(fi), path: n.path, stamp: stampOf(fi), matched: n.rank >= 0}
 			c.changed = c.changed || !n.seen || at != n.last
-			n.seen, n.last = true, at
+			if n.seen && at.stamp != n.last.stamp {
+				n.untold = n.untold || !n.told && !n.looked.IsZero() && now.Sub(n.looked) >= lookEvery
+			}
+			n.seen, n.last, n.looked, n.told = true, at, now, false
 			all = append(all, sight{at, n})
 		}
 	}
@@ -427,7 +381,10 @@ func (c *scanner) origin(e found) string {
 
 // open opens a file that was seen for the first time.
 func (c *scanner) open(path string, id fileID) *os.File {
-	f, err := c.r.fs.open(path)
+	f, err := c.r.openToHold(path)
+	if isCrowded(err) {
+		return nil
+	}
 	if err == nil {
 		var fi os.FileInfo
 		if fi, err = f.Stat(); err == nil && (idOf(fi) != id || !fi.Mode().IsRegular()) {
@@ -437,6 +394,7 @@ func (c *scanner) open(path string, id fileID) *os.File {
 		}
 		if err == nil {
 			c.r.ok(path)
+			c.r.held.Add(1) // until its lineage takes it
 			return f
 		}
 		_ = f.Close()
@@ -489,27 +447,12 @@ func (c *scanner) tellMissed(all []sight) {
 	clear(c.missed)
 }
 
-// link has events about a symbolic link's target wake the lineage too.
-func (c *scanner) link(path string, l *lineage) {
-	target, err := filepath.EvalSymlinks(path)
-	if err != nil || c.paths[target] == l {
-		return
-	}
-	c.paths[target] = l
-	dir := filepath.Dir(target)
-	if c.folders[dir] == nil && c.watcher != nil {
-		if err := c.watcher.Add(dir); err != nil {
-			c.poll(err)
-		}
-	}
-}
-
-// list returns the names in a folder, which it reads again only when it changed.
-func (c *scanner) list(dir string, now time.Time) []*name {
+// list returns the names in a folder, which it reads again only when it changed; fresh says that it did.
+func (c *scanner) list(dir string, now time.Time) (names []*name, fresh bool) {
 	f := c.folders[dir]
 	// A change within the clock's tick after the last reading may not show in the modification time.
 	if !f.readAt.IsZero() && f.readAt.Sub(time.Unix(0, f.mtime)) > time.Second {
-		return f.names
+		return f.names, false
 	}
 	fi, err := c.r.fs.stat(dir)
 	if err == nil {
@@ -520,10 +463,10 @@ func (c *scanner) list(dir string, now time.Time) []*name {
 	case errors.Is(err, os.ErrNotExist):
 		c.changed = c.changed || len(f.names) > 0
 		f.names, c.expand = nil, true
-		return nil
+		return nil, true
 	case err != nil:
 		c.r.fail(dir, err)
-		return f.names // not being able to look does not mean that they are gone
+		return f.names, true // not being able to look does not mean that they are gone
 	}
 	c.r.ok(dir)
 	f.readAt = now
@@ -552,7 +495,7 @@ func (c *scanner) list(dir string, now time.Time) []*name {
 	for _, n := range old {
 		c.changed = c.changed || n.seen
 	}
-	return f.names
+	return f.names, true
 }
 
 // findFolders finds the folders that the patterns speak of and has the system tell of changes in them.
@@ -584,14 +527,7 @@ func (c *scanner) findFolders(now time.Time) {
 			f = &folder{}
 			c.folders[dir] = f
 		}
-		if c.watcher == nil || f.watched {
-			continue
-		}
-		if err := c.watcher.Add(dir); err != nil {
-			c.poll(err)
-			continue
-		}
-		f.watched, f.readAt = true, time.Time{}
+		c.watch(dir, f)
 	}
 }
 

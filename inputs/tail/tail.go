@@ -28,7 +28,7 @@ var Spec = plugins.InputSpec("tail", "Follow log files through every rotation.",
 
 // New builds the input. The Replayer that the agent uses is the same value.
 func New(c Config, env plugins.Env) (plugins.Input, error) {
-	in := &input{cfg: c, env: env, fs: realSystem(), rest: restLimit, open: map[string]shared{}}
+	in := &input{cfg: c, env: env, fs: realSystem(), rest: restLimit, maxHeld: maxHeld(), open: map[string]shared{}}
 	for _, p := range c.Paths {
 		in.paths = append(in.paths, filepath.Clean(p))
 	}
@@ -46,6 +46,8 @@ type input struct {
 	fs    system
 	paths []string // cleaned
 	rest  time.Duration
+	// maxHeld is how many files may be held open.
+	maxHeld int64
 
 	mu   sync.Mutex // guards open
 	open map[string]shared

@@ -1,0 +1,86 @@
+package tail
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// reserve is how many descriptors are left to the rest of the agent: outputs, connections, the checkpoint. Where the limit is so
+// low that this is more than a quarter of it, a quarter has to do.
+const reserve = 1024
+
+// maxHeld is how many files the input may hold open under the process's limit.
+func maxHeld() int64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 1 << 20 // the system's own refusal is met in the same way
+	}
+	n := int64(min(limit.Cur, 1<<20))
+	return max(1, n-min(reserve, n/4))
+}
+
+// errCrowded says that as many files are held open as may be.
+var errCrowded = errors.New("too many files are held open")
+
+// isCrowded reports whether a file could not be opened for want of descriptors: that passes.
+func isCrowded(err error) bool {
+	return errors.Is(err, errCrowded) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// openToHold opens a file that is to be held, if there is room; else files that are read to their ends are closed, and the next
+// scans try again.
+func (r *run) openToHold(path string) (*os.File, error) {
+	if r.held.Load() >= r.maxHeld {
+		r.crowd(errCrowded)
+		return nil, errCrowded
+	}
+	o, err := r.fs.open(path)
+	switch {
+	case err == nil:
+		r.opened.Add(1)
+	case isCrowded(err):
+		r.crowd(err)
+	}
+	return o, err
+}
+
+// crowd has files that are read to their ends closed, and says so once.
+func (r *run) crowd(err error) {
+	r.crowded.Store(true)
+	r.crowdedOnce.Do(func() {
+		r.env.Log.Warn("there are more files than descriptors: files that are read to their ends are closed until they change; "+
+			"raise the limit (LimitNOFILE, ulimit -n) to hold them all", "held", r.held.Load(), "most", r.maxHeld, "error", err)
+	})
+}
+
+// hold has f keep its descriptor, so that renames and removals change nothing.
+func (l *lineage) hold(f *file, h *handle, c content) {
+	_, f.gz = c.(*unpacked)
+	f.h, f.c = h, c
+	l.r.held.Add(1)
+}
+
+// letGo closes the descriptor of f, if it holds one.
+func (l *lineage) letGo(f *file) {
+	if f.h == nil {
+		return
+	}
+	f.c.close()
+	f.c, f.h = nil, nil
+	l.r.held.Add(-1)
+}
+
+// makeRoom closes live files that are read to their ends while others wait for descriptors. The scans tell when they change.
+func (l *lineage) makeRoom() {
+	if !l.r.room.Load() {
+		return
+	}
+	for _, f := range l.files {
+		if f.parked || f.s == nil || f.rotated || !f.present || f.fault != nil || !f.ended || !l.r.env.Once && !(f.idle && f.proved) {
+			continue
+		}
+		l.unregister(f.s)
+		l.park(f)
+	}
+}
