@@ -104,6 +104,7 @@ type lineage struct {
 	savedAt  time.Time
 	rescan   bool // guarded by mu: see askScan
 	again    bool // guarded by mu: active after the last turn
+	wanting  bool // guarded by mu: counted in run.wanting
 	done     bool // guarded by mu; in once mode: counted as done
 }
 

@@ -33,6 +33,7 @@ type run struct {
 	wg      sync.WaitGroup
 	pending sync.WaitGroup // in once mode: lineages and pipes that are not read to their ends
 
+	wanting     atomic.Int64 // lineages that want something of the next scan
 	maxHeld     int64        // descriptors that may be held
 	held        atomic.Int64 // that are held
 	opened      atomic.Int64 // that were ever opened to be held
@@ -307,9 +308,7 @@ func (w *worker) run(ctx context.Context) {
 			}
 			return
 		}
-		l.mu.Lock()
-		l.again = l.active
-		l.mu.Unlock()
+		l.rest()
 		switch {
 		case more:
 			w.push(l)
@@ -356,6 +355,7 @@ func (l *lineage) wantsScan() bool {
 	defer l.mu.Unlock()
 	was := l.rescan
 	l.rescan = false
+	l.count()
 	return was
 }
 
@@ -364,6 +364,27 @@ func (l *lineage) askScan() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.rescan = true
+	l.count()
+}
+
+// rest notes after a turn whether there is something to do at the next sweep.
+func (l *lineage) rest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.again = l.active
+	l.count()
+}
+
+// count keeps the number of lineages that want something of the next scan. The caller holds mu.
+func (l *lineage) count() {
+	wanting := l.again || l.rescan
+	switch {
+	case wanting && !l.wanting:
+		l.r.wanting.Add(1)
+	case !wanting && l.wanting:
+		l.r.wanting.Add(-1)
+	}
+	l.wanting = wanting
 }
 
 // finishOnce says, in once mode, that the lineage is read.

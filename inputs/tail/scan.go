@@ -75,7 +75,9 @@ type scanner struct {
 	posted  map[*lineage][]found
 	x       scratch
 	first   bool
-	changed bool // something is not as the last scan saw it
+	changed bool      // something is not as the last scan saw it
+	touched bool      // an event came since the last look
+	lookAt  time.Time // when a look is due although no event comes
 }
 
 // emptiness is since when a pattern matches nothing.
@@ -125,9 +127,13 @@ func (c *scanner) scan() {
 			f.readAt = time.Time{}
 		}
 	}
-	if c.expand || now.Sub(c.found) > 10*time.Second {
+	if c.expand || now.Sub(c.found) > lookEvery {
 		c.findFolders(now)
 	}
+	if !c.changed && !c.touched && now.Before(c.lookAt) && c.r.wanting.Load() == 0 {
+		return // whatever changes would be told
+	}
+	c.touched = false
 	all, steady := c.look(now)
 	if !steady && c.vague < maxVague {
 		c.vague++
@@ -137,6 +143,9 @@ func (c *scanner) scan() {
 	c.vague = 0
 	c.tellEmpty(now)
 	c.tellMissed(all)
+	if len(c.missed) > 0 || c.waitsForMatch() {
+		c.lookAt = now
+	}
 	asked := map[*lineage]bool{}
 	for _, l := range c.r.lineages {
 		if l.wantsScan() {
@@ -260,6 +269,16 @@ func (c *scanner) tellEmpty(now time.Time) {
 	}
 }
 
+// waitsForMatch reports whether it is still to be said of a pattern that nothing matches it.
+func (c *scanner) waitsForMatch() bool {
+	for _, e := range c.empty {
+		if !e.said {
+			return true
+		}
+	}
+	return false
+}
+
 // look looks at all files until what it saw is of one moment: a file that is renamed between the reading of a folder and the look at
 // its files would be seen under two names, or under none. steady is false when that does not come to pass.
 func (c *scanner) look(now time.Time) (all []sight, steady bool) {
@@ -291,71 +310,88 @@ func (c *scanner) rested() bool {
 	return rested
 }
 
-// lookOnce reads the folders that changed and looks at all files.
+// lookOnce reads the folders that changed and looks at all files, but for those of which the system would have told. It notes when
+// a look is due although the system tells of nothing.
 func (c *scanner) lookOnce(now time.Time) []sight {
 	all := make([]sight, 0, len(c.paths))
+	c.lookAt = now.Add(lookEvery)
 	c.matched = make([]bool, len(c.r.cfg.Paths))
 	for _, dir := range slices.Sorted(maps.Keys(c.folders)) {
+		f := c.folders[dir]
 		names, fresh := c.list(dir, now)
+		if f.readAt.Sub(time.Unix(0, f.mtime)) <= time.Second {
+			c.lookAt = now // it has to be read again: see list
+		}
 		for _, n := range names {
-			if !fresh && c.quiet(c.folders[dir], n, now) {
-				if n.rank >= 0 {
-					c.matched[n.rank] = true
-				}
-				all = append(all, sight{n.last, n})
-				continue
-			}
 			if n.rank < 0 && !n.sibling && c.r.lineages[n.lineage] == nil {
 				continue
 			}
-			fi, err := c.r.fs.stat(n.path)
-			if err != nil {
-				c.folders[dir].readAt = time.Time{}
-				if errors.Is(err, os.ErrNotExist) {
-					c.changed = c.changed || n.seen
-					n.seen = false
-					continue
-				}
-				if n.rank >= 0 {
-					n.faulty = true
-					c.r.fail(n.path, err)
-				}
-				if n.seen { // not being able to look does not mean that it is gone
-					all = append(all, sight{n.last, n})
-				}
+			if fresh || !c.quiet(f, n, now) {
+				c.lookAtName(f, n, now)
+			}
+			if due := c.due(f, n); due.Before(c.lookAt) {
+				c.lookAt = due
+			}
+			if !n.seen {
 				continue
 			}
 			if n.rank >= 0 {
 				c.matched[n.rank] = true
 			}
-			if mode := fi.Mode(); !mode.IsRegular() {
-				switch {
-				case n.rank < 0 || mode.IsDir():
-				case mode&os.ModeNamedPipe != 0:
-					c.r.ok(n.path)
-					c.r.pipe(n.path)
-				default:
-					n.faulty = true
-					c.r.fail(n.path, fmt.Errorf("reading %s: it is no regular file and no named pipe", n.path))
-				}
-				c.changed = c.changed || n.seen
-				n.seen = false
-				continue
-			}
-			if n.faulty { // whether it can be opened shows later
-				n.faulty = false
-				c.r.ok(n.path)
-			}
-			at := found{id: idOf(fi), path: n.path, stamp: stampOf(fi), matched: n.rank >= 0}
-			c.changed = c.changed || !n.seen || at != n.last
-			if n.seen && at.stamp != n.last.stamp {
-				n.untold = n.untold || !n.told && !n.looked.IsZero() && now.Sub(n.looked) >= lookEvery
-			}
-			n.seen, n.last, n.looked, n.told = true, at, now, false
-			all = append(all, sight{at, n})
+			all = append(all, sight{n.last, n})
 		}
 	}
 	return all
+}
+
+// lookAtName looks at a file. Not being able to look does not mean that it is gone.
+func (c *scanner) lookAtName(f *folder, n *name, now time.Time) {
+	fi, err := c.r.fs.stat(n.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		f.readAt = time.Time{}
+		c.unsee(n)
+		return
+	case err != nil:
+		f.readAt = time.Time{}
+		if n.rank >= 0 {
+			n.faulty = true
+			c.r.fail(n.path, err)
+		}
+		return
+	}
+	if mode := fi.Mode(); !mode.IsRegular() {
+		if n.rank >= 0 {
+			c.matched[n.rank] = true
+		}
+		switch {
+		case n.rank < 0 || mode.IsDir():
+		case mode&os.ModeNamedPipe != 0:
+			c.r.ok(n.path)
+			c.r.pipe(n.path)
+		default:
+			n.faulty = true
+			c.r.fail(n.path, fmt.Errorf("reading %s: it is no regular file and no named pipe", n.path))
+		}
+		c.unsee(n)
+		return
+	}
+	if n.faulty { // whether it can be opened shows later
+		n.faulty = false
+		c.r.ok(n.path)
+	}
+	at := found{id: idOf(fi), path: n.path, stamp: stampOf(fi), matched: n.rank >= 0}
+	c.changed = c.changed || !n.seen || at != n.last
+	if n.seen && at.stamp != n.last.stamp && !n.told && now.Sub(n.looked) >= lookEvery {
+		n.untold = true
+	}
+	n.seen, n.last, n.looked, n.told = true, at, now, false
+}
+
+// unsee notes that there is no file of that name any more.
+func (c *scanner) unsee(n *name) {
+	c.changed = c.changed || n.seen
+	n.seen = false
 }
 
 // origin finds the lineage of a file whose name says that it begins one: it may be one of another that rotation gave a name that

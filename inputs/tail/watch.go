@@ -82,6 +82,7 @@ func (c *scanner) run(ctx context.Context) {
 
 // event wakes whoever an event is about and reports whether a scan is due.
 func (c *scanner) event(e fsnotify.Event) (scan bool) {
+	c.touched = true
 	if e.Op == fsnotify.Write {
 		if at, ok := c.paths[e.Name]; ok {
 			c.r.wake(at.l)
@@ -122,9 +123,22 @@ func (c *scanner) watch(dir string, f *folder) {
 	}
 }
 
+// tells reports whether the system tells of changes of that file.
+func (f *folder) tells(n *name) bool {
+	return f.watched && !f.remote && !n.link && !n.untold && !n.faulty && n.seen
+}
+
+// due is when the file has to be looked at although no event comes.
+func (c *scanner) due(f *folder, n *name) time.Time {
+	if !f.tells(n) {
+		return time.Time{}
+	}
+	return n.looked.Add(lookEvery)
+}
+
 // quiet reports whether the system would have told if the file had changed since it was looked at.
 func (c *scanner) quiet(f *folder, n *name, now time.Time) bool {
-	if !f.watched || f.remote || n.link || n.untold || n.faulty || !n.seen || now.Sub(n.looked) >= lookEvery {
+	if !now.Before(c.due(f, n)) {
 		return false
 	}
 	// What is being read, searched or waited for is looked at each time.

@@ -48,6 +48,19 @@ func (b *bench) measure(ctx context.Context, wanted []string) ([]row, error) {
 		}
 		rows = append(rows, r)
 	}
+	for _, live := range []struct {
+		name    string
+		measure func(context.Context) (row, error)
+	}{{"P7", b.latency}, {"P8", b.idle}} {
+		if !has(live.name) {
+			continue
+		}
+		r, err := live.measure(ctx)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
 	if has("P4") {
 		b.say("allocations per event, by the agent's own test")
 		rows = append(rows, allocations(ctx))

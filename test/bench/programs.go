@@ -27,13 +27,18 @@ type cost struct {
 	written int64
 }
 
-// start runs a program to its end and returns what it cost and what it printed.
-func start(ctx context.Context, cores int, name string, args ...string) (cost, string, string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+// programEnv is the environment of a program that is measured on this many cores.
+func programEnv(cores int) []string {
+	return append(slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		return strings.HasPrefix(name, "GO") || strings.HasPrefix(name, "STACKTRAIL_")
 	}), "GOMAXPROCS="+strconv.Itoa(cores))
+}
+
+// start runs a program to its end and returns what it cost and what it printed.
+func start(ctx context.Context, cores int, name string, args ...string) (cost, string, string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = programEnv(cores)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
