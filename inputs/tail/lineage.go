@@ -165,7 +165,9 @@ func (l *lineage) owes(id fileID) bool {
 func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 	now := time.Now()
 	l.active, l.gated = false, false
-	l.take(now)
+	if l.take(now) {
+		l.recheck(ctx)
+	}
 	if err := l.identifyAll(ctx, now); err != nil {
 		return false, err
 	}
@@ -248,15 +250,30 @@ func (f *file) left() bool {
 	return err == nil && fi.Size() == f.st.size
 }
 
-// take looks at the newest scan.
-func (l *lineage) take(now time.Time) {
+// recheck looks whether live files still hold what was read of them. A file that came may be what one of them held: then it is not
+// to be read before the rest of what was read so far, which may lie in yet another.
+func (l *lineage) recheck(ctx context.Context) {
+	for _, f := range slices.Clone(l.files) {
+		if f.parked || f.h == nil || f.gz || f.s == nil || !f.s.opened {
+			continue
+		}
+		m, err := f.s.matches(ctx, f.c, f.s.pos, f.s.sum, &l.w.x)
+		if err == nil && m != holds { // an error shows when it is read
+			l.rewritten(f)
+		}
+	}
+}
+
+// take looks at the newest scan. came says that there is a file that was not there before.
+func (l *lineage) take(now time.Time) (came bool) {
 	l.mu.Lock()
 	entries, fresh := l.posted, l.fresh
 	l.posted, l.fresh = nil, false
 	l.mu.Unlock()
 	if !fresh {
-		return
+		return false
 	}
+	before := len(l.files)
 	for _, f := range l.files {
 		f.present = false
 	}
@@ -305,6 +322,7 @@ func (l *lineage) take(now time.Time) {
 			l.siblings = append(l.siblings, e)
 		}
 	}
+	came = len(l.files) > before
 	for _, f := range slices.Clone(l.files) {
 		away := !f.present || rotationOf(filepath.Base(f.path)).rotated || replaced && f.path != l.key
 		if away && !f.rotated {
@@ -325,6 +343,7 @@ func (l *lineage) take(now time.Time) {
 	l.first = false
 	l.forgetSights(entries)
 	l.age(now)
+	return came
 }
 
 func (l *lineage) add(o *os.File, path string, now time.Time) {

@@ -116,6 +116,17 @@ func TestARotatedFileThatNobodySawIsReadWhateverTheTimesSay(t *testing.T) {
 
 func TestAFileThatIsCutTwiceBetweenTwoLooksIsReadFromBothCopies(t *testing.T) {
 	t.Parallel()
+	for _, suffix := range []string{"", ".gz", ".zst"} {
+		t.Run("older copy"+suffix, func(t *testing.T) {
+			t.Parallel()
+			testCutTwice(t, suffix)
+		})
+	}
+}
+
+// testCutTwice gives the older copy that suffix. R09.
+func testCutTwice(t *testing.T, suffix string) {
+	t.Helper()
 	_, path := file1(t)
 	a := newFakeAgent(t)
 	a.gate = make(chan struct{})
@@ -123,7 +134,7 @@ func TestAFileThatIsCutTwiceBetweenTwoLooksIsReadFromBothCopies(t *testing.T) {
 	in := newInput(t, a, testConfig(path), false)
 	var looks atomic.Int64
 	in.fs.stat = func(p string) (os.FileInfo, error) {
-		if p == path+".2" {
+		if p == path+".2"+suffix {
 			looks.Add(1)
 		}
 		return os.Stat(p)
@@ -132,11 +143,19 @@ func TestAFileThatIsCutTwiceBetweenTwoLooksIsReadFromBothCopies(t *testing.T) {
 	a.gate <- struct{}{}
 	copyTruncate(t, path, path+".1", textOf(9000, 9100))
 	must(t, os.Rename(path+".1", path+".2"))
+	if suffix != "" {
+		compressAs(t, path+".2", suffix)
+	}
 	copyTruncate(t, path, path+".1", textOf(9100, 9200))
 	until(t, "a scan that sees both copies", func() bool { return looks.Load() > 20 })
 	close(a.gate)
 	until(t, "all lines", has(a, 9200))
 	wantLines(t, a, 9200)
+	for i, text := range a.texts() {
+		if text != line(i) {
+			t.Fatalf("record %d is %s: what was written first does not come first", i, text)
+		}
+	}
 }
 
 func TestRotatedFilesFromBeforeTheFirstStartAreLeftAlone(t *testing.T) {
