@@ -590,12 +590,15 @@ func TestStartSaysWhereToBegin(t *testing.T) { // R30
 	until(t, "the streams", func() bool { return len(a.Known()) == 2 })
 	appendTo(t, path, "hed\n"+textOf(10, 12))
 	until(t, "new lines", has(a, 3))
+	later := filepath.Join(filepath.Dir(path), "x.log-later") // of a lineage of its own
+	appendTo(t, later, "first\n")
+	until(t, "a file that appears later", has(a, 4))
 	r.stop()
 	a.crash()
 	appendTo(t, path, textOf(12, 14))
 	start(t, a, c)
-	until(t, "lines written meanwhile", has(a, 5))
-	if got := a.texts(); got[0] != "unfinished" || got[1] != line(10) || got[4] != line(13) {
+	until(t, "lines written meanwhile", has(a, 6))
+	if got := a.texts(); got[0] != "unfinished" || got[1] != line(10) || got[5] != line(13) {
 		t.Errorf("got %q", got)
 	}
 	b := newFakeAgent(t)

@@ -90,6 +90,7 @@ type lineage struct {
 	queued bool            // guarded by w.mu
 
 	first    bool // no scan was taken so far
+	initial  bool // something of it was there when the run began
 	known    bool // the checkpoint has streams of it
 	gated    bool // it waits until another compressed file is read
 	byID     map[fileID]*file
@@ -362,7 +363,7 @@ func (l *lineage) add(o *os.File, path string, now time.Time) {
 	f := &file{
 		id: id, path: path, present: true, rotated: rotationOf(filepath.Base(path)).rotated,
 		st: stampOf(fi), listed: stampOf(fi), grew: earlier(fi.ModTime(), now), seen: now,
-		initial: l.first,
+		initial: l.first && l.initial,
 	}
 	if !l.first {
 		f.grew = now

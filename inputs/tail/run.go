@@ -42,6 +42,7 @@ type run struct {
 	crowdedOnce sync.Once    // said so
 
 	// Used by the scanner's goroutine only.
+	begins   bool // no scan was made so far
 	lineages map[string]*lineage
 	owners   map[fileID]*lineage // who has which file open
 	place    map[fileID]string   // the path at which a file counts
@@ -66,7 +67,7 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 	r := &run{
 		in: in, cfg: in.cfg, env: in.env, fs: in.fs, sink: sink, boot: bootID(), since: notBefore, started: time.Now(), ctx: ctx, stop: stop,
 		lineages: map[string]*lineage{}, owners: map[fileID]*lineage{}, place: map[fileID]string{}, pipes: map[string]bool{},
-		known: map[string][]*stream{}, lay: map[fileID][]*stream{}, faults: map[string]string{}, maxHeld: in.maxHeld,
+		known: map[string][]*stream{}, lay: map[fileID][]*stream{}, faults: map[string]string{}, maxHeld: in.maxHeld, begins: true,
 	}
 	defer stop(nil)
 	for range max(2, runtime.GOMAXPROCS(0)) {
@@ -78,6 +79,7 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 	c := newScanner(r)
 	defer c.close()
 	c.scan()
+	r.begins = false
 	for _, w := range r.workers {
 		r.wg.Go(func() { w.run(ctx) })
 	}
@@ -161,7 +163,7 @@ func (r *run) lineage(key string) *lineage {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(key))
 	l = &lineage{
-		r: r, w: r.workers[int(h.Sum32()%uint32(len(r.workers)))], key: key, first: true,
+		r: r, w: r.workers[int(h.Sum32()%uint32(len(r.workers)))], key: key, first: true, initial: r.begins,
 		have: map[fileID]bool{}, owed: map[fileID]bool{}, byID: map[fileID]*file{}, history: map[fileID]stamp{}, heads: map[fileID]headAt{},
 		streams: r.known[key],
 	}
