@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -51,6 +53,14 @@ type Stream struct {
 	Meta    []byte            `json:"meta,omitempty"`
 	Drained bool              `json:"drained,omitempty"`
 	Cursors map[string]Cursor `json:"cursors"`
+
+	encoded []byte
+}
+
+// Encoded returns the stream with its encoding, which Save uses as it is: of many streams few change between two snapshots.
+func (s Stream) Encoded() Stream {
+	s.encoded = mustMarshal(s)
+	return s
 }
 
 // Cursor is a position in a stream.
@@ -94,6 +104,7 @@ func (e *LockedError) Error() string {
 type Store struct {
 	dir  string
 	lock *os.File
+	buf  []byte // of the last snapshot
 }
 
 // Open makes the directory if need be and locks it. The error is a *LockedError when another process has it.
@@ -122,10 +133,10 @@ func Open(dir string) (*Store, error) {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 		if err != nil {
 			// A full disk must not keep the agent from running: the lock holds without the number.
-			return &Store{dir, f}, nil
+			return &Store{dir: dir, lock: f}, nil
 		}
 	}
-	return &Store{dir, f}, nil
+	return &Store{dir: dir, lock: f}, nil
 }
 
 // Close gives the lock back.
@@ -185,10 +196,8 @@ func Peek(dir string) *Snapshot {
 
 // Save replaces the snapshot. When it returns nil the new one is on disk, whatever happens next.
 func (s *Store) Save(snap *Snapshot) error {
-	b, err := encode(snap)
-	if err != nil {
-		return err
-	}
+	var b []byte
+	s.buf, b = encode(s.buf, snap)
 	temp, cur, prev := filepath.Join(s.dir, tempName), filepath.Join(s.dir, fileName), filepath.Join(s.dir, prevName)
 	if err := writeSynced(temp, b); err != nil {
 		return fmt.Errorf("writing the checkpoint: %w", err)
@@ -231,14 +240,52 @@ func syncDir(dir string) error {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// encode makes "stacktrail-checkpoint FORMAT LENGTH CRC32C\n" and the document.
-func encode(snap *Snapshot) ([]byte, error) {
-	doc, err := json.Marshal(snap)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the checkpoint: %w", err)
-	}
+// encode makes "stacktrail-checkpoint FORMAT LENGTH CRC32C\n" and the document, at the end of buf, which it may replace.
+func encode(buf []byte, snap *Snapshot) (used, all []byte) {
+	const room = len(magic) + len(" 1 12345678901234567890 12345678\n")
+	used = appendDocument(append(buf[:0], make([]byte, room)...), snap)
+	doc := used[room:]
 	head := fmt.Sprintf("%s %d %d %08x\n", magic, Format, len(doc), crc32.Checksum(doc, castagnoli))
-	return append([]byte(head), doc...), nil
+	all = used[room-len(head):]
+	copy(all, head)
+	return used, all
+}
+
+// appendDocument appends what json.Marshal would make of the snapshot, out of what is encoded already.
+func appendDocument(b []byte, snap *Snapshot) []byte {
+	b = append(b, '{')
+	if snap.NodeID != "" {
+		b = append(append(append(b, `"node_id":`...), mustMarshal(snap.NodeID)...), ',')
+	}
+	b = append(append(append(b, `"written":`...), mustMarshal(snap.Written)...), `,"pipelines":{`...)
+	for i, name := range slices.Sorted(maps.Keys(snap.Pipelines)) {
+		p := snap.Pipelines[name]
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(b, mustMarshal(name)...), `:{"streams":[`...)
+		for j := range p.Streams {
+			if j > 0 {
+				b = append(b, ',')
+			}
+			if enc := p.Streams[j].encoded; enc != nil {
+				b = append(b, enc...)
+			} else {
+				b = append(b, mustMarshal(p.Streams[j])...)
+			}
+		}
+		b = append(append(append(b, `],"outputs":`...), mustMarshal(p.Outputs)...), '}')
+	}
+	return append(b, "}}"...)
+}
+
+// mustMarshal encodes what consists of strings, numbers, times and maps of these.
+func mustMarshal(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("BUG: encoding the checkpoint: " + err.Error())
+	}
+	return b
 }
 
 func decode(path string, b []byte) (*Snapshot, error) {

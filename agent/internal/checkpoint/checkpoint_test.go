@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -143,5 +144,29 @@ func TestAMissingCheckpointIsSaidWhenTheOneBeforeIsThere(t *testing.T) {
 	snap, damage, err := s.Load()
 	if err != nil || snap == nil || snap.NodeID != "old" || len(damage) != 1 || !strings.Contains(damage[0].Error(), "is not there") {
 		t.Errorf("%+v, %v, %v", snap, damage, err)
+	}
+}
+
+func TestWhatIsEncodedBeforehandIsWhatWouldBeEncodedNow(t *testing.T) {
+	t.Parallel()
+	s := &Snapshot{NodeID: `a"b`, Written: time.Date(2026, 3, 2, 1, 2, 3, 4, time.UTC), Pipelines: map[string]Pipeline{
+		"b": {Streams: []Stream{}, Outputs: map[string]Output{}},
+		"a": {
+			Streams: []Stream{
+				{Input: "i", Name: "1", Lane: "/x<&>", Meta: []byte("{}"), Cursors: map[string]Cursor{"o": {Seq: 7, Token: []byte("t")}}},
+				{Input: "i", Name: "2", Drained: true, Cursors: map[string]Cursor{"p": {}, "o": {Seq: 1}}},
+			},
+			Outputs: map[string]Output{"o": {Token: []byte("x"), DeadToken: []byte("y")}, "p": {}},
+		},
+	}}
+	want, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time with a stream that is encoded
+		if got := appendDocument(nil, s); !bytes.Equal(got, want) {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		s.Pipelines["a"].Streams[0] = s.Pipelines["a"].Streams[0].Encoded()
 	}
 }

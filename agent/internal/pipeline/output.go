@@ -30,6 +30,7 @@ type output struct {
 
 	mu       sync.Mutex // guards all below: every transition of an item happens under it
 	ledgers  map[string]*ledger.Ledger
+	touched  map[string]struct{} // streams in which the cursor may have moved since the last stable moment
 	runners  []*runner
 	held     map[*item]struct{}
 	queued   int64 // bytes of the items that no runner has taken whole
@@ -54,7 +55,7 @@ type output struct {
 type stable struct {
 	token     []byte
 	deadToken []byte
-	cursors   map[string]event.Position
+	moved     map[string]event.Position // cursors that moved since the last snapshot
 	// number counts the stable moments of the output; stored is the number of the last one that is safe on disk. Tokens are taken
 	// anew only when the last ones were stored: a plugin lets go of what older ones need.
 	number int
@@ -86,7 +87,7 @@ func (o *output) openStream(name string, at event.Position) {
 	defer o.mu.Unlock()
 	if o.ledgers[name] == nil {
 		o.ledgers[name] = ledger.New(at)
-		o.stable.cursors[name] = at
+		o.stable.moved[name] = at
 	}
 }
 
@@ -94,7 +95,8 @@ func (o *output) forgetStream(name string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.ledgers, name)
-	delete(o.stable.cursors, name)
+	delete(o.touched, name)
+	delete(o.stable.moved, name)
 }
 
 // position returns where the output stands in a stream and up to where it was handed on.
@@ -205,6 +207,7 @@ func (o *output) account(b *event.Batch, selected, dead int) {
 func (o *output) settleLocked(stream string, to event.Position) {
 	l := o.ledgers[stream]
 	l.Settle(l.Add(to))
+	o.touched[stream] = struct{}{}
 }
 
 // skip moves the output's cursor to a position that its records are proved to be lost before.
@@ -212,6 +215,7 @@ func (o *output) skip(stream string, to event.Position) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ledgers[stream] = ledger.New(to)
+	o.touched[stream] = struct{}{}
 }
 
 // skipTo moves the end of what was handed on over a part of the stream that holds no record.
@@ -264,6 +268,7 @@ func (o *output) finish(ctx context.Context, it *item) bool {
 	o.mu.Lock()
 	o.accounts.Dead += int64(len(it.died))
 	o.ledgers[it.stream].Settle(it.ticket)
+	o.touched[it.stream] = struct{}{}
 	delete(o.held, it)
 	o.mu.Unlock()
 	o.dirty.Store(true)

@@ -186,7 +186,7 @@ func (p *Pipeline) env(id string, c *Counters, f *failures) plugins.Env {
 func (p *Pipeline) addOutput(i int, c OutputConfig) error {
 	o := &output{
 		OutputConfig: c, index: i, log: p.log.With("id", c.ID), dirty: &p.dirty, room: make(chan struct{}), retries: map[string]int64{}, writing: map[*runner]time.Time{},
-		ledgers: map[string]*ledger.Ledger{}, held: map[*item]struct{}{}, stable: stable{cursors: map[string]event.Position{}},
+		ledgers: map[string]*ledger.Ledger{}, held: map[*item]struct{}{}, touched: map[string]struct{}{}, stable: stable{moved: map[string]event.Position{}},
 	}
 	env := p.env(c.ID, &o.counters, &o.fails)
 	env.Encoder = func(opt schema.EncodeOptions) *schema.Encoder { return p.encoder(i, opt) }
@@ -264,7 +264,7 @@ func (p *Pipeline) recall() {
 		if in == nil {
 			continue // its input is not configured any more; carried over by Snapshot
 		}
-		st := &stream{in: in, durable: make(chan struct{})}
+		st := &stream{in: in, durable: make(chan struct{}), at: make([]event.Position, len(p.outputs)), stale: true}
 		close(st.durable)
 		st.Stream = plugins.Stream{Name: s.Name, Lane: s.Lane, Meta: s.Meta, Drained: s.Drained}
 		st.lane = p.laneLocked(s.Lane)

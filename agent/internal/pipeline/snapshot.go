@@ -81,7 +81,7 @@ func (p *Pipeline) gather(refresh bool) Snapshot {
 		if refresh && o.committer == nil {
 			o.commit()
 		}
-		stables[i] = o.stableNow()
+		stables[i] = o.takeStable()
 		s.numbers = append(s.numbers, stables[i].number)
 		s.Outputs[o.ID] = checkpoint.Output{Token: stables[i].token, DeadToken: stables[i].deadToken}
 	}
@@ -100,32 +100,28 @@ func (p *Pipeline) gather(refresh bool) Snapshot {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for name, st := range p.streams {
-		c := checkpoint.Stream{
-			Input: st.in.ID, Name: name, Lane: st.Lane, Meta: st.Meta, Drained: st.Drained, Cursors: map[string]checkpoint.Cursor{},
-		}
-		maps.Copy(c.Cursors, st.absent)
-		complete := true
-		for i, o := range p.outputs {
-			at, known := stables[i].cursors[name]
-			if !known { // opened since the cursors were taken
-				complete = false
-				break
-			}
-			c.Cursors[o.ID] = checkpoint.Cursor{Seq: at.Seq, Token: []byte(at.Token)}
-			if _, head := o.position(name); at.Seq < head.Seq {
-				c.Drained = false // not for this output
+	for i := range stables {
+		for name, at := range stables[i].moved {
+			if st := p.streams[name]; st != nil {
+				st.at[i], st.stale = at, true
+				st.known |= 1 << i
 			}
 		}
-		if !complete {
-			continue
+	}
+	s.Streams = make([]checkpoint.Stream, 0, len(p.streams))
+	for _, st := range p.streams {
+		if st.known != 1<<len(p.outputs)-1 {
+			continue // opened since the cursors were taken
+		}
+		if st.stale {
+			p.encodeStream(st)
 		}
 		select {
 		case <-st.durable:
 		default:
 			s.fresh = append(s.fresh, st)
 		}
-		s.Streams = append(s.Streams, c)
+		s.Streams = append(s.Streams, st.saved)
 	}
 	for _, c := range p.State.Streams {
 		if p.inputByID(c.Input) == nil {
@@ -135,45 +131,66 @@ func (p *Pipeline) gather(refresh bool) Snapshot {
 	return s
 }
 
+// encodeStream makes what the checkpoint says of a stream. The caller holds mu.
+func (p *Pipeline) encodeStream(st *stream) {
+	c := checkpoint.Stream{
+		Input: st.in.ID, Name: st.Name, Lane: st.Lane, Meta: st.Meta, Drained: st.Drained, Cursors: make(map[string]checkpoint.Cursor, len(st.at)),
+	}
+	maps.Copy(c.Cursors, st.absent)
+	behind := false
+	for i, o := range p.outputs {
+		at := st.at[i]
+		c.Cursors[o.ID] = checkpoint.Cursor{Seq: at.Seq, Token: []byte(at.Token)}
+		if _, head := o.position(st.Name); at.Seq < head.Seq {
+			behind = true
+		}
+	}
+	c.Drained = st.Drained && !behind // not for an output that is behind
+	st.saved, st.stale = c.Encoded(), behind && st.Drained
+}
+
 // commit makes what is written safe and the present moment the one that snapshots speak of. For an output that can undo,
 // nothing may be written meanwhile and no batch be partly written.
 func (o *output) commit() {
-	now := o.stableNow()
+	var token, deadToken []byte
 	if o.committer != nil {
-		token, err := o.committer.Token()
-		if err != nil {
+		var err error
+		if token, err = o.committer.Token(); err != nil {
 			o.log.Warn("output cannot make its data safe; the checkpoint keeps its last position", "error", err)
 			return
 		}
-		now.token = token
 	}
 	if o.dead != nil {
 		// While this lock is held no event dies without being settled too.
 		o.dead.mu.Lock()
 		defer o.dead.mu.Unlock()
-		token, err := o.dead.out.Token()
-		if err != nil {
+		var err error
+		if deadToken, err = o.dead.out.Token(); err != nil {
 			o.log.Warn("dead letter cannot make its data safe; the checkpoint keeps its last position", "error", err)
 			return
 		}
-		now.deadToken = token
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	now.cursors = make(map[string]event.Position, len(o.ledgers))
-	for name, l := range o.ledgers {
-		now.cursors[name] = l.Position()
+	if o.committer != nil {
+		o.stable.token = token
 	}
-	now.number = o.stable.number + 1
-	o.stable = now
+	if o.dead != nil {
+		o.stable.deadToken = deadToken
+	}
+	for name := range o.touched {
+		o.stable.moved[name] = o.ledgers[name].Position()
+	}
+	clear(o.touched)
+	o.stable.number++
 }
 
-// stableNow returns the last stable moment. Its cursors are a copy: streams are opened at any time.
-func (o *output) stableNow() stable {
+// takeStable returns the last stable moment. The cursors that moved are told once.
+func (o *output) takeStable() stable {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := o.stable
-	s.cursors = maps.Clone(s.cursors)
+	o.stable.moved = map[string]event.Position{}
 	return s
 }
 

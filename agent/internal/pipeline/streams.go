@@ -32,6 +32,12 @@ type stream struct {
 	opened  bool                         // guarded by opening
 	durable chan struct{}                // closed once the checkpoint names the stream
 	absent  map[string]checkpoint.Cursor // of outputs that are not configured now
+
+	// What the last snapshot says of the stream, all guarded by the pipeline's mu.
+	at    []event.Position  // where the outputs stand
+	known event.Set         // outputs of which at says something
+	saved checkpoint.Stream // encoded
+	stale bool              // saved has to be made anew
 }
 
 // Known returns the input's streams of the checkpoint.
@@ -63,7 +69,7 @@ func (in *input) Open(ctx context.Context, s plugins.Stream) (event.Position, er
 	st := p.streams[s.Name]
 	if st == nil {
 		st = &stream{Stream: s, in: in, lane: p.laneLocked(s.Lane), durable: make(chan struct{})}
-		st.opened = true
+		st.opened, st.stale, st.at = true, true, make([]event.Position, len(p.outputs))
 		for _, o := range p.outputs {
 			o.openStream(s.Name, s.Start)
 		}
@@ -76,7 +82,7 @@ func (in *input) Open(ctx context.Context, s plugins.Stream) (event.Position, er
 		p.mu.Unlock()
 		return event.Position{}, fmt.Errorf("stream %s belongs to input %q", s.Name, st.in.ID)
 	}
-	st.Meta, st.Drained = s.Meta, s.Drained
+	st.Meta, st.Drained, st.stale = s.Meta, s.Drained, true
 	if st.Lane != s.Lane {
 		st.Lane, st.lane = s.Lane, p.laneLocked(s.Lane)
 	}
@@ -156,7 +162,7 @@ func (in *input) Update(s plugins.Stream) {
 	if st == nil || st.in != in {
 		return
 	}
-	st.Meta, st.Drained = s.Meta, s.Drained
+	st.Meta, st.Drained, st.stale = s.Meta, s.Drained, true
 	if st.Lane != s.Lane {
 		st.Lane, st.lane = s.Lane, p.laneLocked(s.Lane)
 	}
