@@ -40,6 +40,7 @@ type machine struct {
 	keptNode  string                         // node id that was made up, kept in the checkpoint
 	asked     chan struct{}                  // somebody wants a checkpoint soon
 	saveFails bool                           // the last checkpoint could not be stored
+	streams   int                            // in the last checkpoint, or what was to be it
 	started   time.Time
 	beat      beat
 }
@@ -55,7 +56,7 @@ type beat struct {
 // runAgent runs a checked configuration until a signal ends it or, with once, all sources are read.
 func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 	log := newLogger(cfg.Agent.Log)
-	limitMemory(int64(cfg.Agent.MemoryLimit))
+	limitMemory(int64(cfg.Agent.MemoryLimit), 0)
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
@@ -198,9 +199,15 @@ func (m *machine) saveFrom(take func(*pipeline.Pipeline) pipeline.Snapshot) bool
 	snap := &checkpoint.Snapshot{NodeID: m.keptNode, Written: time.Now().UTC(), Pipelines: map[string]checkpoint.Pipeline{}}
 	maps.Copy(snap.Pipelines, m.others)
 	taken := make([]pipeline.Snapshot, len(m.pipelines))
+	streams := 0
 	for i, p := range m.pipelines {
 		taken[i] = take(p)
 		snap.Pipelines[m.cfg.Pipelines[i].Name] = taken[i].Pipeline
+		streams += len(taken[i].Streams)
+	}
+	if streams != m.streams {
+		m.streams = streams
+		limitMemory(int64(m.cfg.Agent.MemoryLimit), streams)
 	}
 	err := m.store.Save(snap)
 	m.saved(err)
@@ -383,10 +390,14 @@ func newLogger(c config.Log) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, opt))
 }
 
-// limitMemory tells the garbage collector of memory_limit. Live data is a few MiB and most of it is recycled, so collections
-// are rare; GOMEMLIMIT and GOGC of the user go first.
-func limitMemory(limit int64) {
+// perStream is room for what the agent keeps of a stream: 5 KiB with ten thousand of them, on top of what a few take.
+const perStream = 6 << 10
+
+// limitMemory tells the garbage collector of memory_limit, which is for batches, and of what streams take beside it: a limit below
+// what lives would have it collect all the time. Most data is recycled, so collections are rare; GOMEMLIMIT and GOGC of the user
+// go first.
+func limitMemory(limit int64, streams int) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit + limit/2)
+		debug.SetMemoryLimit(limit + limit/2 + int64(streams)*perStream)
 	}
 }

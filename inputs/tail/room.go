@@ -10,13 +10,16 @@ import (
 // low that this is more than a quarter of it, a quarter has to do.
 const reserve = 1024
 
+// mostHeld is how many files are held open at most, whatever the process's limit.
+const mostHeld = 4096
+
 // maxHeld is how many files the input may hold open under the process's limit.
 func maxHeld() int64 {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 1 << 20 // the system's own refusal is met in the same way
+		return mostHeld // the system's own refusal is met in the same way
 	}
-	n := int64(min(limit.Cur, 1<<20))
+	n := int64(min(limit.Cur, mostHeld+reserve))
 	return max(1, n-min(reserve, n/4))
 }
 
@@ -49,8 +52,7 @@ func (r *run) openToHold(path string) (*os.File, error) {
 func (r *run) crowd(err error) {
 	r.crowded.Store(true)
 	r.crowdedOnce.Do(func() {
-		r.env.Log.Warn("there are more files than descriptors: files that are read to their ends are closed until they change; "+
-			"raise the limit (LimitNOFILE, ulimit -n) to hold them all", "held", r.held.Load(), "most", r.maxHeld, "error", err)
+		r.env.Log.Warn("more files than may be held open: those that are read to their ends are closed until they change", "held", r.held.Load(), "most", r.maxHeld, "error", err)
 	})
 }
 

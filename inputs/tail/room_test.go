@@ -86,3 +86,25 @@ func TestR25ASystemWithoutDescriptorsIsWaitedOut(t *testing.T) {
 	until(t, "the lines", has(a, 10))
 	wantLines(t, a, 10)
 }
+
+func TestR18AFileThatLivesForAMomentIsReadOrCounted(t *testing.T) {
+	t.Parallel()
+	const files = 300
+	dir := t.TempDir()
+	a := newFakeAgent(t)
+	c := testConfig(filepath.Join(dir, "*.log"))
+	appendTo(t, filepath.Join(dir, "first.log"), line(0)+"\n")
+	start(t, a, c)
+	until(t, "the first file", has(a, 1))
+	for i := range files {
+		path := filepath.Join(dir, fmt.Sprintf("f%03d.log", i))
+		appendTo(t, path, line(i+1)+"\n")
+		must(t, os.Remove(path))
+	}
+	settled := func() int64 { return int64(len(a.all())) + a.count("lost_files", "gone") }
+	until(t, "each to be read or counted", func() bool { return settled() >= files+1 })
+	if got := settled(); got != files+1 {
+		t.Errorf("%d files read or counted of %d", got, files+1)
+	}
+	t.Logf("%d read, %d counted", len(a.all())-1, a.count("lost_files", "gone"))
+}

@@ -55,6 +55,7 @@ type name struct {
 	last       found     // without opened
 	looked     time.Time // when last was taken; zero after an event
 	told       bool      // an event came since
+	fresh      bool      // it was not there at the last scan
 	untold     bool      // it changed, and no event came
 }
 
@@ -67,8 +68,9 @@ type scanner struct {
 	found   time.Time
 	paths   map[string]watched // for events: real and configured paths
 	empty   map[string]*emptiness
-	matched []bool            // patterns that something matches, as of the last look
-	missed  map[fileID]string // files that were not where they were seen when they were to be opened
+	matched []bool // patterns that something matches, as of the last look
+	births  births
+	missed  map[fileID]string // files that were not where they were seen when they were to be opened, if no event will tell why
 	packed  map[string]bool   // folders and suffixes of compressed files of which it was said that they are not read
 	vague   int               // scans in a row that saw no two times the same
 	polling bool              // said that changes are not told
@@ -102,11 +104,12 @@ const (
 func newScanner(r *run) *scanner {
 	c := &scanner{
 		r: r, folders: map[string]*folder{}, expand: true, paths: map[string]watched{}, empty: map[string]*emptiness{}, missed: map[fileID]string{},
+		births: births{told: map[string]bool{}, seen: map[string]int{}, failed: map[string]bool{}},
 		packed: map[string]bool{},
 		posted: map[*lineage][]found{}, first: true, changed: true,
 	}
 	if !r.env.Once {
-		w, err := fsnotify.NewWatcher()
+		w, err := fsnotify.NewBufferedWatcher(4096)
 		if err != nil {
 			c.poll(err)
 		} else {
@@ -126,6 +129,10 @@ func (c *scanner) scan() {
 			c.expand = true
 			f.readAt = time.Time{}
 		}
+	}
+	if now.Sub(c.births.since) > time.Minute {
+		c.births.since = now
+		clear(c.births.seen) // events come sooner, if they come
 	}
 	if c.expand || now.Sub(c.found) > lookEvery {
 		c.findFolders(now)
@@ -382,6 +389,9 @@ func (c *scanner) lookAtName(f *folder, n *name, now time.Time) {
 	}
 	at := found{id: idOf(fi), path: n.path, stamp: stampOf(fi), matched: n.rank >= 0}
 	c.changed = c.changed || !n.seen || at != n.last
+	if n.rank >= 0 && !c.first && (!n.seen || at.id != n.last.id) {
+		n.fresh = true
+	}
 	if n.seen && at.stamp != n.last.stamp && !n.told && now.Sub(n.looked) >= lookEvery {
 		n.untold = true
 	}
@@ -391,7 +401,7 @@ func (c *scanner) lookAtName(f *folder, n *name, now time.Time) {
 // unsee notes that there is no file of that name any more.
 func (c *scanner) unsee(n *name) {
 	c.changed = c.changed || n.seen
-	n.seen = false
+	n.seen, n.fresh = false, false
 }
 
 // origin finds the lineage of a file whose name says that it begins one: it may be one of another that rotation gave a name that
@@ -443,17 +453,6 @@ func (c *scanner) open(path string, id fileID) *os.File {
 	return nil
 }
 
-// miss notes that a file is not there any more. The next scan shows whether it has another name.
-func (c *scanner) miss(path string, id fileID) {
-	if f := c.folders[filepath.Dir(path)]; f != nil {
-		f.readAt = time.Time{}
-	}
-	c.missed[id] = path
-	if c.r.env.Once {
-		c.tellMissed(nil)
-	}
-}
-
 // tellPacked says of files that the patterns match and that are compressed in another way than gzip or zstd, that they are not read, once
 // for each folder and way.
 func (c *scanner) tellPacked(dir, path string) {
@@ -469,18 +468,6 @@ func (c *scanner) tellPacked(dir, path string) {
 			return
 		}
 	}
-}
-
-// tellMissed says which files are gone for good that were seen and could not be opened.
-func (c *scanner) tellMissed(all []sight) {
-	for _, s := range all {
-		delete(c.missed, s.id)
-	}
-	for _, path := range c.missed {
-		c.r.env.Log.Error("file was gone before it could be opened", "path", path)
-		c.r.env.Count("lost_files", "gone", 1)
-	}
-	clear(c.missed)
 }
 
 // list returns the names in a folder, which it reads again only when it changed; fresh says that it did.

@@ -83,6 +83,9 @@ func (c *scanner) run(ctx context.Context) {
 // event wakes whoever an event is about and reports whether a scan is due.
 func (c *scanner) event(e fsnotify.Event) (scan bool) {
 	c.touched = true
+	if e.Op != fsnotify.Write && c.r.matches(e.Name) && c.births.event(e) {
+		c.tellGone(e.Name)
+	}
 	if e.Op == fsnotify.Write {
 		if at, ok := c.paths[e.Name]; ok {
 			c.r.wake(at.l)
