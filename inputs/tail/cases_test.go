@@ -759,6 +759,42 @@ func TestAFolderMayBeReplaced(t *testing.T) { // R17
 	wantLines(t, a, 110)
 }
 
+func TestR28AFileSystemThatFailsIsSaidOnceAndWaitedOut(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	a := newFakeAgent(t)
+	a.log = &journal{}
+	appendTo(t, path, textOf(0, 10))
+	in := newInput(t, a, testConfig(filepath.Join(dir, "*.log")), false)
+	var broken atomic.Bool
+	var looks atomic.Int64
+	in.fs.stat = func(p string) (os.FileInfo, error) {
+		if broken.Load() {
+			looks.Add(1)
+			return nil, &os.PathError{Op: "stat", Path: p, Err: syscall.EIO}
+		}
+		return os.Stat(p)
+	}
+	startInput(t, a, in)
+	until(t, "first lines", has(a, 10))
+	broken.Store(true)
+	until(t, "many looks", func() bool { return looks.Load() > 40 })
+	if a.fault(dir) == "" {
+		t.Error("that the folder cannot be looked at does not show")
+	}
+	broken.Store(false)
+	until(t, "the fault to pass", func() bool { return a.fault(dir) == "" && a.fault(path) == "" })
+	appendTo(t, path, textOf(10, 20))
+	until(t, "lines after it", has(a, 20))
+	wantLines(t, a, 20)
+	if n := a.log.count("cannot be read"); n > 2 { // the folder, and perhaps the file
+		t.Errorf("said %d times that something cannot be read", n)
+	}
+	if n := a.log.count("no file matches"); n != 0 {
+		t.Error("said that no file matches, although nobody could look")
+	}
+}
+
 func TestNotBeingAbleToLookIsNotGone(t *testing.T) { // R25, R28
 	t.Parallel()
 	dir, path := file1(t)

@@ -78,6 +78,7 @@ type scanner struct {
 	x       scratch
 	first   bool
 	changed bool      // something is not as the last scan saw it
+	blind   bool      // something could not be looked at, so that nothing can be said to be absent
 	touched bool      // an event came since the last look
 	lookAt  time.Time // when a look is due although no event comes
 }
@@ -130,6 +131,7 @@ func (c *scanner) scan() {
 			f.readAt = time.Time{}
 		}
 	}
+	c.blind = false
 	if now.Sub(c.births.since) > time.Minute {
 		c.births.since = now
 		clear(c.births.seen) // events come sooner, if they come
@@ -260,7 +262,7 @@ func (c *scanner) makeRoom() {
 // tellEmpty says of patterns that nothing matches them. In the middle of a rotation that means nothing: two sweeps must have passed.
 func (c *scanner) tellEmpty(now time.Time) {
 	for i, p := range c.r.cfg.Paths {
-		if c.matched[i] {
+		if c.matched[i] || c.blind {
 			delete(c.empty, p)
 			continue
 		}
@@ -362,7 +364,7 @@ func (c *scanner) lookAtName(f *folder, n *name, now time.Time) {
 	case err != nil:
 		f.readAt = time.Time{}
 		if n.rank >= 0 {
-			n.faulty = true
+			n.faulty, c.blind = true, true
 			c.r.fail(n.path, err)
 		}
 		return
@@ -478,16 +480,18 @@ func (c *scanner) list(dir string, now time.Time) (names []*name, fresh bool) {
 		return f.names, false
 	}
 	fi, err := c.r.fs.stat(dir)
+	var entries []os.DirEntry
 	if err == nil {
 		f.mtime = fi.ModTime().UnixNano()
+		entries, err = c.r.fs.readDir(dir)
 	}
-	entries, err := c.r.fs.readDir(dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		c.changed = c.changed || len(f.names) > 0
 		f.names, c.expand = nil, true
 		return nil, true
 	case err != nil:
+		c.blind = true
 		c.r.fail(dir, err)
 		return f.names, true // not being able to look does not mean that they are gone
 	}
@@ -560,6 +564,7 @@ func (c *scanner) walk(dir string, parts []string, want map[string]bool) {
 	if err != nil || !fi.IsDir() {
 		c.expand = true // it is waited for
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			c.blind = true
 			c.r.fail(dir, err)
 		}
 		return
@@ -570,6 +575,7 @@ func (c *scanner) walk(dir string, parts []string, want map[string]bool) {
 	}
 	entries, err := c.r.fs.readDir(dir)
 	if err != nil {
+		c.blind = true
 		c.r.fail(dir, err)
 		return
 	}
