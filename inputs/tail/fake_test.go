@@ -104,9 +104,12 @@ func (a *fakeAgent) Forget(name string) {
 
 func (a *fakeAgent) Send(ctx context.Context, b *event.Batch) error {
 	defer b.Release()
-	if a.gate != nil {
+	a.mu.Lock()
+	gate := a.gate
+	a.mu.Unlock()
+	if gate != nil {
 		select {
-		case <-a.gate:
+		case <-gate:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
