@@ -12,10 +12,12 @@ get() { # PROGRAM PACKAGE
 }
 get logrotate logrotate
 get systemd-analyze systemd
+get rsyslogd rsyslog
 [ -n "$ELASTICSEARCH_URL" ] && [ -n "$OPENSEARCH_URL" ] || { get javac default-jdk-headless; get mvn maven; }
 missing=
 have logrotate || missing="$missing logrotate"
 have systemd-analyze || missing="$missing systemd-analyze(systemd)"
+have rsyslogd || missing="$missing rsyslogd(rsyslog)"
 [ -n "$ELASTICSEARCH_URL" ] && [ -n "$OPENSEARCH_URL" ] || {
 	have javac || missing="$missing a-JDK-17(default-jdk-headless)"
 	have mvn || missing="$missing maven"
