@@ -242,6 +242,12 @@ func (l *lineage) ended(f *file, fi os.FileInfo, now time.Time, closed bool) {
 		l.finish(f)
 		return
 	}
+	if f.rotated && !f.present && !f.gz && f.st.size == s.pos && !s.drained {
+		// It was removed and is read to its end. It is still followed, but a restart will not find it, and need not.
+		s.drained = true
+		l.note(s)
+		l.update(s)
+	}
 	if l.r.env.Once && f.st.size > s.pos {
 		l.unterminated(f, f.st.size-s.pos)
 	}

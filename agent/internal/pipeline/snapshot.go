@@ -13,8 +13,8 @@ import (
 // Snapshot is a pipeline's state for the checkpoint.
 type Snapshot struct {
 	checkpoint.Pipeline
-	fresh   []*stream // streams that no checkpoint has named so far
-	numbers []int     // of the outputs' stable moments
+	fresh   []chan struct{} // of streams that no checkpoint has named so far
+	numbers []int           // of the outputs' stable moments
 }
 
 // Dirty reports whether anything changed since the last call, and forgets it.
@@ -119,7 +119,7 @@ func (p *Pipeline) gather(refresh bool) Snapshot {
 		select {
 		case <-st.durable:
 		default:
-			s.fresh = append(s.fresh, st)
+			s.fresh = append(s.fresh, st.durable)
 		}
 		s.Streams = append(s.Streams, st.saved)
 	}
@@ -211,8 +211,8 @@ func (p *Pipeline) Stored(s Snapshot) {
 		confirm(p.dead.out, p.stored.Outputs[""].DeadToken)
 	}
 	p.stored = s.Pipeline
-	for _, st := range s.fresh {
-		close(st.durable)
+	for _, durable := range s.fresh {
+		close(durable)
 	}
 }
 

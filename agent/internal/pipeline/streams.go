@@ -30,7 +30,7 @@ type stream struct {
 	lane    *lane
 	opening sync.Mutex                   // held while laggards are brought forward
 	opened  bool                         // guarded by opening
-	durable chan struct{}                // closed once the checkpoint names the stream
+	durable chan struct{}                // guarded by the pipeline's mu; closed once the checkpoint names the stream as what it is
 	absent  map[string]checkpoint.Cursor // of outputs that are not configured now
 
 	// What the last snapshot says of the stream, all guarded by the pipeline's mu.
@@ -82,7 +82,7 @@ func (in *input) Open(ctx context.Context, s plugins.Stream) (event.Position, er
 		p.mu.Unlock()
 		return event.Position{}, fmt.Errorf("stream %s belongs to input %q", s.Name, st.in.ID)
 	}
-	st.Meta, st.Drained, st.stale = s.Meta, s.Drained, true
+	st.change(s)
 	if st.Lane != s.Lane {
 		st.Lane, st.lane = s.Lane, p.laneLocked(s.Lane)
 	}
@@ -162,11 +162,24 @@ func (in *input) Update(s plugins.Stream) {
 	if st == nil || st.in != in {
 		return
 	}
-	st.Meta, st.Drained, st.stale = s.Meta, s.Drained, true
+	st.change(s)
 	if st.Lane != s.Lane {
 		st.Lane, st.lane = s.Lane, p.laneLocked(s.Lane)
 	}
 	p.dirty.Store(true)
+}
+
+// change takes over what the input says of the stream. What the checkpoint says to be drained need not be there any more at a restart, so
+// nothing that goes on there is handed on before the checkpoint says otherwise. The caller holds the pipeline's mu.
+func (st *stream) change(s plugins.Stream) {
+	if st.Drained && !s.Drained {
+		select {
+		case <-st.durable:
+			st.durable = make(chan struct{})
+		default:
+		}
+	}
+	st.Meta, st.Drained, st.stale = s.Meta, s.Drained, true
 }
 
 // Forget removes a stream.
@@ -205,18 +218,22 @@ func (s *sink) Send(ctx context.Context, b *event.Batch) error {
 	p := s.in.p
 	p.mu.Lock()
 	st := p.streams[b.Stream]
+	var durable chan struct{}
+	if st != nil {
+		durable = st.durable
+	}
 	p.mu.Unlock()
 	if st == nil || st.in != s.in {
 		b.Release()
 		return fmt.Errorf("BUG: input %q sent a batch of stream %q that it did not open", s.in.ID, b.Stream)
 	}
 	select {
-	case <-st.durable:
+	case <-durable:
 	default:
 		// The stream's first batch: the checkpoint has to name the stream before anything of it is handed on.
 		p.RequestSnapshot()
 		select {
-		case <-st.durable:
+		case <-durable:
 		case <-ctx.Done():
 			b.Release()
 			return ctx.Err()
