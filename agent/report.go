@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,7 +18,6 @@ import (
 // Names of the counters that inputs keep through Env.Count and that reports show.
 const (
 	countBytes    = "bytes"
-	countTotal    = "total_bytes" // of the sources when they were opened, for the time left
 	countLines    = "lines"
 	countEvents   = "events"
 	countUnparsed = "unparsed"
@@ -25,29 +25,36 @@ const (
 	countFormat   = "format"
 )
 
-// progress shows on a terminal how far run --once has come.
+// progress shows how far run --once, or a backfill, has come.
 type progress struct {
 	end  chan struct{}
 	done sync.WaitGroup
 }
 
-// startProgress returns nil, which is good to stop, where out is no terminal.
-func startProgress(out *os.File, pipelines []*pipeline.Pipeline) *progress {
+// progressEvery is how often a line of progress is written where there is no terminal.
+const progressEvery = 5 * time.Second
+
+// startProgress returns nil, which is good to stop, where out is no terminal, unless lines are wanted there.
+func startProgress(out *os.File, pipelines []*pipeline.Pipeline, lines bool) *progress {
+	every, before, after := 500*time.Millisecond, "\r\x1b[K", ""
 	if !term.IsTerminal(int(out.Fd())) {
-		return nil
+		if !lines {
+			return nil
+		}
+		every, before, after = progressEvery, "", "\n"
 	}
 	p := &progress{end: make(chan struct{})}
 	p.done.Go(func() {
 		began := time.Now()
-		tick := time.NewTicker(500 * time.Millisecond)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
 			case <-p.end:
-				fmt.Fprint(out, "\r\x1b[K")
+				fmt.Fprint(out, before)
 				return
 			case <-tick.C:
-				fmt.Fprint(out, "\r\x1b[K", progressLine(pipelines, time.Since(began)))
+				fmt.Fprint(out, before, progressLine(pipelines, time.Since(began), after == ""), after)
 			}
 		}
 	})
@@ -62,30 +69,44 @@ func (p *progress) stop() {
 	p.done.Wait()
 }
 
-// progressLine says bytes, events, rate and time left.
-func progressLine(pipelines []*pipeline.Pipeline, passed time.Duration) string {
-	var bytes, total, events int64
+// barWidth is how many characters wide a progress bar is.
+const barWidth = 24
+
+// progressLine says files, bytes, events, rate and time left, with a bar for terminals. Sources whose length shows only at their ends,
+// such as compressed ones, count as far as they were read.
+func progressLine(pipelines []*pipeline.Pipeline, passed time.Duration, bar bool) string {
+	var bytes, events, read, total int64
+	done, files := 0, 0
 	for _, p := range pipelines {
 		for _, in := range p.Status().Inputs {
 			for _, c := range in.Counts {
 				switch c.Name {
 				case countBytes:
 					bytes += c.N
-				case countTotal:
-					total += c.N
 				case countEvents:
 					events += c.N
 				}
 			}
+			files += len(in.Streams)
+			for i := range in.Streams {
+				s := &in.Streams[i]
+				read, total = read+s.Read, total+max(s.Size, s.Read)
+				if s.Done || s.Read > 0 && s.Read >= s.Size {
+					done++
+				}
+			}
 		}
 	}
-	s := passed.Seconds()
-	line := fmt.Sprintf("%s read, %d events, %.0f events/s", human(bytes), events, float64(events)/max(s, 0.001))
-	if total > bytes && bytes > 0 {
-		left := time.Duration(float64(total-bytes) / float64(bytes) * float64(passed))
-		line += fmt.Sprintf(", %d %%, about %v left", 100*bytes/total, left.Round(time.Second))
+	line := fmt.Sprintf("%d of %s, %s read, %s, %.0f events/s", done, count(files, "file"), human(bytes), count(int(events), "event"), float64(events)/max(passed.Seconds(), 0.001))
+	if total == 0 || bytes == 0 {
+		return line
 	}
-	return line
+	if bar {
+		full := int(barWidth * read / total)
+		line = "[" + strings.Repeat("#", full) + strings.Repeat("-", barWidth-full) + "] " + line
+	}
+	left := time.Duration(float64(total-read) / float64(bytes) * float64(passed))
+	return line + fmt.Sprintf(", %d %%, about %v left", 100*read/total, left.Round(time.Second))
 }
 
 // human writes bytes as people read them.
@@ -131,13 +152,24 @@ func reportInput(w io.Writer, in pipeline.InputStatus) {
 	for _, c := range in.Counts {
 		sum[c.Name] += c.N
 		switch c.Name {
-		case countBytes, countTotal, countLines, countEvents, countUnparsed, countSkipped, countFormat:
+		case countBytes, countLines, countEvents, countUnparsed, countSkipped, countFormat:
 		default:
 			rest = append(rest, c)
 		}
 	}
+	outside := int64(0)
+	var apart []string
+	for _, c := range in.Counts {
+		if c.Name == countSkipped && slices.Contains([]string{"before_start", "after_end", "no_time"}, c.Reason) {
+			outside += c.N
+			apart = append(apart, fmt.Sprintf("%s %d", c.Reason, c.N))
+		}
+	}
 	fmt.Fprintf(w, "  input     %-12s %s, %d lines: %d events, %d of them unparsed; %d service lines skipped\n",
-		in.ID, human(sum[countBytes]), sum[countLines], sum[countEvents], sum[countUnparsed], sum[countSkipped])
+		in.ID, human(sum[countBytes]), sum[countLines], sum[countEvents], sum[countUnparsed], sum[countSkipped]-outside)
+	if outside > 0 {
+		fmt.Fprintf(w, "            %-12s left out because of their time: %s\n", "", strings.Join(apart, ", "))
+	}
 	for _, name := range []string{countFormat, countUnparsed} {
 		var of []string
 		for _, c := range in.Counts {

@@ -28,6 +28,7 @@ import (
 type runOptions struct {
 	once        bool
 	strictState bool
+	backfill    *backfill // with once: what is read is only a part, with a state of its own
 }
 
 // machine is a running agent.
@@ -63,7 +64,11 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 	store, err := checkpoint.Open(cfg.Agent.StateDir)
 	if err != nil {
 		var locked *checkpoint.LockedError
-		if opt.once && errors.As(err, &locked) {
+		switch {
+		case !errors.As(err, &locked):
+		case opt.backfill != nil:
+			err = fmt.Errorf("this very backfill runs already: %w", err)
+		case opt.once:
 			err = fmt.Errorf("%w: run --once with another agent.state_dir, or stop that agent", err)
 		}
 		return fail(exitFailure, err)
@@ -103,7 +108,7 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 	log.Info("started", "version", version, "pipelines", len(m.pipelines), "state_dir", cfg.Agent.StateDir, "listen", watch.Addr())
 	var progress *progress
 	if opt.once {
-		progress = startProgress(os.Stderr, m.pipelines)
+		progress = startProgress(os.Stderr, m.pipelines, opt.backfill != nil)
 	}
 	m.runAll(ctx)
 	progress.stop()
@@ -129,6 +134,12 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 	}
 	if opt.once && unread > 0 {
 		return fail(exitFailure, fmt.Errorf("%d sources could not be read to their ends", unread))
+	}
+	if opt.backfill != nil {
+		if ctx.Err() != nil {
+			return fail(exitFailure, errors.New("interrupted: the same command goes on from here"))
+		}
+		return fail(exitFailure, opt.backfill.finish())
 	}
 	log.Info("stopped")
 	return nil
@@ -216,6 +227,9 @@ func (m *machine) saveFrom(take func(*pipeline.Pipeline) pipeline.Snapshot) bool
 			m.log.Error("positions cannot be saved, will retry", "error", err)
 		}
 		m.saveFails = true
+		for _, p := range m.pipelines {
+			p.SaveFailed()
+		}
 		return false
 	}
 	if m.saveFails {
@@ -246,7 +260,11 @@ func (m *machine) loadState(opt runOptions) (*checkpoint.Snapshot, error) {
 		}
 		m.log.Error("starting without any position: everything is read again")
 	}
-	if snap == nil {
+	switch {
+	case snap != nil:
+	case opt.backfill != nil:
+		snap = opt.backfill.seed
+	default:
 		snap = &checkpoint.Snapshot{}
 	}
 	return snap, nil

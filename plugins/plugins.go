@@ -40,6 +40,17 @@ type Source struct {
 	Stream string // name of the stream
 	Name   string // for people: a path
 	Size   int64  // bytes that there are, in the stream's own positions; -1 where that is not known
+	// Written is when the source was written last, as far as it tells; the zero time where that is not known.
+	Written time.Time
+	// Gone says that the source is proved to be there no more. Only Describe sets it.
+	Gone bool
+}
+
+// Describer is implemented by inputs that can tell people of a stream which only the checkpoint knows of. Describe is called on an
+// instance that does not run and changes nothing; s.Start is a position that the source must hold. The error says why it cannot be
+// looked at. It may wait for a medium that does not answer, until ctx is done.
+type Describer interface {
+	Describe(ctx context.Context, s Stream) (Source, error)
 }
 
 // Sink takes batches from an input.

@@ -30,6 +30,11 @@ type Env struct {
 	StateDir string
 	// Once tells an input to read to the end of its source and return, instead of following it.
 	Once bool
+	// Window tells an input to send only the records of a time; the zero value means all.
+	Window Window
+	// Repeats tells an output that anything it gets may have been sent before, and not by this agent's state: where its far end knows
+	// events by their ids it asks for all of them first.
+	Repeats bool
 
 	// Pool is where an input's batches come from.
 	Pool *event.Pool
@@ -45,6 +50,13 @@ type Env struct {
 	// Fail reports a lasting condition under a key, such as a file that cannot be read; nil clears it. It shows in health.
 	Fail func(key string, err error)
 }
+
+// Window is the time from Since until just before Until. Only records whose own time lies in it are meant: the others, and those
+// without a time, are left out and counted. A zero time is no limit.
+type Window struct{ Since, Until time.Time }
+
+// IsZero reports whether the window leaves nothing out.
+func (w Window) IsZero() bool { return w.Since.IsZero() && w.Until.IsZero() }
 
 // FieldDefiner is implemented by configurations of plugins that define extra fields, so that expressions after them may use
 // these by name.
@@ -83,6 +95,8 @@ type Spec struct {
 	// KeepsNothing is the author's word, proved by the conformance suite, that no view of a batch is kept after a call. Batches
 	// of pipelines in which all plugins say so are recycled with their arenas.
 	KeepsNothing bool
+	// KnowsIDs says of an output that its far end knows events by their ids, so that sending one again does no harm.
+	KnowsIDs bool
 }
 
 // InputSpec describes an input whose configuration is a C.
@@ -116,6 +130,12 @@ func spec[C, P any](kind Kind, name, summary string, defaults C, build func(C, E
 // Safe returns the spec with KeepsNothing set.
 func (s Spec) Safe() Spec {
 	s.KeepsNothing = true
+	return s
+}
+
+// ByID returns the spec with KnowsIDs set.
+func (s Spec) ByID() Spec {
+	s.KnowsIDs = true
 	return s
 }
 

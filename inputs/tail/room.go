@@ -79,10 +79,10 @@ func (l *lineage) makeRoom() {
 		return
 	}
 	for _, f := range l.files {
-		if f.parked || f.s == nil || f.rotated || !f.present || f.fault != nil || !f.ended || !l.r.env.Once && !(f.idle && f.proved) {
-			continue
+		live := !f.parked && f.s != nil && !f.rotated && f.present && f.fault == nil
+		if live && f.ended && (l.r.env.Once || f.idle && f.proved) {
+			l.unregister(f.s)
+			l.park(f)
 		}
-		l.unregister(f.s)
-		l.park(f)
 	}
 }

@@ -175,6 +175,8 @@ func (r *run) lineage(key string) *lineage {
 		l.known = true
 	}
 	switch {
+	case !r.env.Window.IsZero():
+		l.since = r.env.Window.Since.UnixNano() - 1
 	case l.known:
 	case !r.since.IsZero(): // what was rotated since then is asked for, too
 		l.since = r.since.UnixNano() - 1

@@ -43,6 +43,9 @@ func (l *lineage) wanted(e found, spots func() []string, now time.Time) bool {
 		return false
 	}
 	young := e.stamp.mtime > l.since
+	if !l.r.env.Window.IsZero() {
+		return young // it is not about what is followed, but about a time
+	}
 	for _, at := range spots() {
 		if at == e.path {
 			return true

@@ -44,6 +44,9 @@ var Spec = plugins.InputSpec("tail", "Follow log files through every rotation.",
 
 // New builds the input. The Replayer that the agent uses is the same value.
 func New(c Config, env plugins.Env) (plugins.Input, error) {
+	if !env.Window.IsZero() {
+		c.Start = "beginning" // the window says which records are meant
+	}
 	in := &input{cfg: c, env: env, fs: realSystem(), rest: restLimit, maxHeld: maxHeld(), open: map[string]shared{}}
 	for _, p := range c.Paths {
 		in.paths = append(in.paths, filepath.Clean(p))
@@ -94,7 +97,7 @@ func (in *input) Sources() []plugins.Source {
 			continue
 		}
 		if st, err := h.f.Stat(); err == nil {
-			all[i].Size = st.Size()
+			all[i].Size, all[i].Written = st.Size(), st.ModTime()
 		}
 		h.release()
 	}
@@ -114,7 +117,11 @@ func (in *input) unregister(name string) {
 }
 
 func (in *input) newMaker(count func(name, reason string, n int64), since time.Time) (*lines.Maker, error) {
-	return lines.New(in.cfg.Config, lines.Options{Count: count, Positions: in.cfg.Position, NotBefore: since})
+	w := in.env.Window
+	if w.Since.After(since) {
+		since = w.Since
+	}
+	return lines.New(in.cfg.Config, lines.Options{Count: count, Positions: in.cfg.Position, NotBefore: since, NotAfter: w.Until})
 }
 
 // CanReplay searches the stream's file.

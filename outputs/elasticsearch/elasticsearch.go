@@ -21,11 +21,12 @@
 // # Once, across rollovers
 //
 // A data stream refuses a known id only within its current backing index. So ids are looked up in all backing indices before
-// sending where the server may have them: after a request of unknown outcome, and for each stream from the agent's start until 100,000
-// events in a row were new, or until its events are younger than the start by ten minutes. One write must hold fewer than 100,000 events
-// for this. It needs the rights read and view_index_metadata; without them a warning is logged and nothing is asked. What remains is a
-// request that hung in the server, and is executed after the asking and across a rollover. The counter "known" says how many events
-// the server had already: "asked" of those that were asked for, "conflict" of those that were refused.
+// sending where the server may have them: after a request of unknown outcome, always by a backfill, and for each stream from the
+// agent's start until 100,000 events in a row were new, or until its events are younger than the start by ten minutes. One write must
+// hold fewer than 100,000 events for this. It needs the rights read and view_index_metadata; without them a warning is logged and
+// nothing is asked. What remains is a request that hung in the server, and is executed after the asking and across a rollover. The
+// counter "known" says how many events the server had already: "asked" of those that were asked for, "conflict" of those that were
+// refused.
 //
 // # Setup
 //
@@ -56,7 +57,7 @@ import (
 // Spec describes the output to the agent.
 var Spec = plugins.OutputSpec("elasticsearch", "Write to Elasticsearch or OpenSearch, each event once.", Config{
 	Flavor: flavorAuto, Compress: gzipBodies, Timeout: defaultTimeout,
-}, New).Safe()
+}, New).Safe().ByID()
 
 const (
 	defaultTimeout = time.Minute
@@ -74,7 +75,7 @@ func New(c Config, env plugins.Env) (plugins.Output, error) {
 func build(c Config, env plugins.Env, lookup conf.Lookup) (*output, error) {
 	o := &output{
 		cfg: c, log: env.Log, fail: env.Fail, count: env.Count, free: make(chan *request, keepRequests),
-		memory: newMemory(time.Now(), c.DataStream != nil), auth: newCredentials(c, lookup),
+		memory: newMemory(time.Now(), c.DataStream != nil, env.Repeats), auth: newCredentials(c, lookup),
 	}
 	if o.log == nil {
 		o.log = slog.New(slog.DiscardHandler)

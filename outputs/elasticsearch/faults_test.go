@@ -640,7 +640,7 @@ func TestAskingThatFailsSendsNothing(t *testing.T) {
 func TestWhatIsKnownOfStreamsAndIDs(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
-	m := newMemory(now, true)
+	m := newMemory(now, true, false)
 	r := &request{}
 	ask := func(at time.Time) int { return len(m.mustAsk(r, at)) }
 	r.begin(events("s", 0, 10))
@@ -678,6 +678,11 @@ func TestWhatIsKnownOfStreamsAndIDs(t *testing.T) {
 	}
 	if ask(now.Add(5*time.Minute)) != 10 || ask(now.Add(time.Hour)) != 6 {
 		t.Error("events that are younger than the start are new, once it is long ago")
+	}
+	m = newMemory(now, true, true)
+	m.streams["s"] = -1
+	if ask(now.Add(time.Hour)) != 10 {
+		t.Error("where anything may have been sent before all is asked for, always")
 	}
 }
 

@@ -40,6 +40,7 @@ const (
 type memory struct {
 	began  time.Time
 	stream bool // it is a data stream that is written to
+	always bool // anything may stand there already
 
 	mu      sync.Mutex           // guards what follows
 	streams map[string]int       // for each stream how many new events in a row; -1: past what an earlier run sent
@@ -59,8 +60,8 @@ type strangeItem struct {
 	last   time.Time
 }
 
-func newMemory(now time.Time, stream bool) *memory {
-	return &memory{began: now, stream: stream, streams: map[string]int{}, unsure: map[key]time.Time{}, strange: map[key]*strangeItem{}}
+func newMemory(now time.Time, stream, always bool) *memory {
+	return &memory{began: now, stream: stream, always: always, streams: map[string]int{}, unsure: map[key]time.Time{}, strange: map[key]*strangeItem{}}
 }
 
 // mustAsk returns the places of the events that are to be asked for.
@@ -77,7 +78,7 @@ func (m *memory) mustAsk(r *request, now time.Time) (places []int) {
 		if b := e.Batch(); b != last || i == 0 {
 			last, old = b, m.streams[streamOf(e)] >= 0
 		}
-		ask := old && (settling || e.Time.Sub(m.began) <= settleIn)
+		ask := m.always || old && (settling || e.Time.Sub(m.began) <= settleIn)
 		if !ask && len(m.unsure) > 0 {
 			if _, ask = m.unsure[r.key(i)]; ask {
 				m.unsure[r.key(i)] = now

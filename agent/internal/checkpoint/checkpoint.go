@@ -28,6 +28,7 @@ const (
 	fileName = "checkpoint"
 	prevName = "checkpoint.prev"
 	tempName = "checkpoint.new"
+	linkName = "checkpoint.link" // of the next previous one, for a moment
 	lockName = "lock"
 	magic    = "stacktrail-checkpoint"
 )
@@ -171,7 +172,7 @@ func (s *Store) Load() (snap *Snapshot, damage []error, err error) {
 		case errors.As(err, &newer):
 			return nil, damage, err
 		}
-		aside := path + ".damaged"
+		aside := path + asideSuffix
 		if e := os.Rename(path, aside); e == nil {
 			err = fmt.Errorf("%w; set aside as %s", err, aside)
 		}
@@ -202,17 +203,35 @@ func (s *Store) Save(snap *Snapshot) error {
 	if err := writeSynced(temp, b); err != nil {
 		return fmt.Errorf("writing the checkpoint: %w", err)
 	}
-	// The current one becomes the previous one by a second name, so that there is no moment without a current one.
-	if err := os.Remove(prev); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing the previous checkpoint: %w", err)
-	}
-	if err := os.Link(cur, prev); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := keepPrevious(cur, prev, filepath.Join(s.dir, linkName)); err != nil {
 		return fmt.Errorf("keeping the previous checkpoint: %w", err)
 	}
 	if err := os.Rename(temp, cur); err != nil {
 		return fmt.Errorf("replacing the checkpoint: %w", err)
 	}
 	return syncDir(s.dir)
+}
+
+// keepPrevious makes the current checkpoint the previous one, too, by a second name, which replaces the old one at once: there is no
+// moment without either of them.
+func keepPrevious(cur, prev, link string) error {
+	if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.Link(cur, link); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // there is no current one
+		}
+		return err
+	}
+	if err := os.Rename(link, prev); err != nil {
+		return err
+	}
+	// A rename onto another name of the same file does nothing.
+	if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func writeSynced(path string, b []byte) error {

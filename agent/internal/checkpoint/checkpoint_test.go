@@ -170,3 +170,47 @@ func TestWhatIsEncodedBeforehandIsWhatWouldBeEncodedNow(t *testing.T) {
 		s.Pipelines["a"].Streams[0] = s.Pipelines["a"].Streams[0].Encoded()
 	}
 }
+
+func TestThereIsNoMomentWithoutBothGenerations(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir)
+	save := func(n int) {
+		if err := s.Save(sample(n)); err != nil {
+			t.Error(err)
+		}
+	}
+	save(0)
+	save(1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 2; n < 300; n++ {
+			save(n)
+		}
+	}()
+	for saving := true; saving; {
+		select {
+		case <-done:
+			saving = false
+		default:
+		}
+		for _, name := range []string{fileName, prevName} {
+			if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// The way it is after a fall back: both are one file.
+	if err := errors.Join(os.Remove(filepath.Join(dir, prevName)), os.Link(filepath.Join(dir, fileName), filepath.Join(dir, prevName))); err != nil {
+		t.Fatal(err)
+	}
+	save(300)
+	v, err := Look(dir)
+	if err != nil || v.Last.Snapshot.Written.Unix() != 300 || v.Prev.Snapshot.Written.Unix() != 299 {
+		t.Errorf("last %v, previous %v, %v", v.Last.Snapshot, v.Prev.Snapshot, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, linkName)); err == nil {
+		t.Error("the third name is left behind")
+	}
+}

@@ -39,7 +39,17 @@ const (
 	countUnparsed = "unparsed"
 	countLost     = "lost_bytes"
 	countDropped  = "dropped"
-	countTotal    = "total_bytes"
+)
+
+// What is said of how lags and losses are measured.
+const (
+	helpLagBytes = "Bytes of the input's files that the output which is furthest behind has not got: the size of each open file less that output's position, " +
+		"at the moment of the scrape; of compressed files only what was read counts. A last line without its newline counts."
+	helpLagSeconds = "How long at least something has been waiting for an output of the pipeline: the age of the oldest batch that is held, counted from when it was read, " +
+		"or, if that is longer, of the last write to an open file with bytes that were not handed on. What was written earlier waits longer. 0 when nothing waits."
+	helpLost = "Bytes of uncompressed content that are proved to be lost to the agent, by reason, counted when a search for them has failed; the log names file and range. " +
+		"gone: the content was removed or overwritten before every output had it, counted from the position to the last size seen. " +
+		"What a program writes between the last read of a copytruncate and its truncate is seen by nobody and counted by nobody."
 )
 
 // Collect makes the metrics.
@@ -63,10 +73,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		inEvents    = counter("input_events_total", "Events that an input made.", of...)
 		inBytes     = counter("input_bytes_total", "Bytes that an input read.", of...)
 		inUnparsed  = counter("input_unparsed_total", "Events that no format fits, by reason.", with("reason")...)
-		inLost      = counter("input_lost_bytes_total", "Bytes that are proved to be lost, by reason.", with("reason")...)
+		inLost      = counter("input_lost_bytes_total", helpLost, with("reason")...)
 		inFailures  = gauge("input_failures", "Sources that cannot be read now.", of...)
-		lagBytes    = gauge("file_lag_bytes", "Bytes of the input's open files that some output has not got.", of...)
-		lagSeconds  = gauge("file_lag_seconds", "How long ago the oldest record was read that some output of the pipeline has not got.", "pipeline")
+		lagBytes    = gauge("file_lag_bytes", helpLagBytes, of...)
+		lagSeconds  = gauge("file_lag_seconds", helpLagSeconds, "pipeline")
 		dropped     = counter("processor_dropped_total", "Events that a processor dropped.", of...)
 		offered     = counter("output_offered_total", "Records past the output's own cursor, each once.", of...)
 		outEvents   = counter("output_events_total", "What became of them.", with("outcome")...)
@@ -85,7 +95,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			send(inBytes, sum(in.Counts, countBytes), at...)
 			for _, k := range in.Counts {
 				switch v := float64(k.N); k.Name {
-				case countEvents, countBytes, countTotal:
+				case countEvents, countBytes:
 				case countUnparsed:
 					send(inUnparsed, v, append(at, k.Reason)...)
 				case countLost:
@@ -107,6 +117,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			}
 		}
 		var oldest time.Time
+		for _, in := range p.Inputs {
+			if at := in.Unread(); !at.IsZero() && (oldest.IsZero() || at.Before(oldest)) {
+				oldest = at
+			}
+		}
 		for i := range p.Outputs {
 			o := &p.Outputs[i]
 			at := []string{p.Name, o.ID, o.Type}
@@ -135,7 +150,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		}
 		lag := 0.0
 		if !oldest.IsZero() {
-			lag = time.Since(oldest).Seconds()
+			lag = max(0, time.Since(oldest).Seconds())
 		}
 		send(lagSeconds, lag, p.Name)
 	}

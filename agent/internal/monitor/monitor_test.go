@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/stacktrail/stacktrail/agent/internal/pipeline"
 )
 
@@ -96,6 +98,78 @@ func TestMetricsHaveTheirNames(t *testing.T) {
 	} {
 		if !strings.Contains(body, "\n"+want) {
 			t.Errorf("there is no line %q", want)
+		}
+	}
+}
+
+// seconds reads the lag of pipeline p out of what collect says of a state.
+func seconds(t *testing.T, s State) float64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collector{func() State { return s }})
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "stacktrail_file_lag_seconds" {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatal("there is no stacktrail_file_lag_seconds")
+	return 0
+}
+
+func TestTheLagInSecondsIsOfWhatWaitsLongest(t *testing.T) {
+	t.Parallel()
+	const hour = 3600
+	for name, c := range map[string]struct {
+		held, written  time.Duration
+		size, read     int64
+		least, atMost  float64
+		writtenUnknown bool
+	}{
+		"nothing waits":                      {written: time.Hour, size: 100, read: 100},
+		"a batch is held":                    {held: time.Hour, size: 100, read: 100, written: 5 * time.Hour, least: hour, atMost: hour + 60},
+		"bytes are unread":                   {written: 2 * time.Hour, size: 100, read: 99, least: 2 * hour, atMost: 2*hour + 60},
+		"both, the file for longer":          {held: time.Hour, written: 2 * time.Hour, size: 100, read: 99, least: 2 * hour, atMost: 2*hour + 60},
+		"both, the batch for longer":         {held: 3 * time.Hour, written: 2 * time.Hour, size: 100, read: 99, least: 3 * hour, atMost: 3*hour + 60},
+		"a file that is written at present":  {size: 100, read: 50, atMost: 60},
+		"a file whose time lies in a future": {written: -time.Hour, size: 100, read: 50},
+		"a file of which no time is known":   {size: 100, read: 50, writtenUnknown: true},
+		"the length is not known":            {written: time.Hour, size: -1, read: 50},
+	} {
+		s := sample()
+		p := &s.Pipelines[0]
+		p.Outputs[0].Oldest = time.Time{}
+		if c.held > 0 {
+			p.Outputs[0].Oldest = time.Now().Add(-c.held)
+		}
+		st := &p.Inputs[0].Streams[0]
+		st.Size, st.Read, st.Written = c.size, c.read, time.Now().Add(-c.written)
+		if c.writtenUnknown {
+			st.Written = time.Time{}
+		}
+		if got := seconds(t, s); got < c.least || got > c.atMost {
+			t.Errorf("%s: %v seconds, want %v to %v", name, got, c.least, c.atMost)
+		}
+	}
+}
+
+func TestLagsAndLossesSayHowTheyAreMeasured(t *testing.T) {
+	t.Parallel()
+	s, err := start(t, Config{Listen: "127.0.0.1:0"}, sample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body := get(t, http.DefaultClient, "http://"+s.Addr()+"/metrics")
+	for name, want := range map[string]string{
+		"file_lag_bytes": "less that output's position", "file_lag_seconds": "0 when nothing waits", "input_lost_bytes_total": "copytruncate",
+	} {
+		_, rest, found := strings.Cut(body, "# HELP stacktrail_"+name+" ")
+		help, _, _ := strings.Cut(rest, "\n")
+		if !found || !strings.Contains(help, want) {
+			t.Errorf("the help of %s does not say %q: %s", name, want, help)
 		}
 	}
 }

@@ -116,6 +116,7 @@ type Pipeline struct {
 	dead         *deadLetter         // for events that die in a processor
 	deadToken    []byte              // of dead; only snapshots touch it
 	stored       checkpoint.Pipeline // what the last snapshot that is safe on disk says; only Stored touches it
+	saveFails    chan struct{}       // guarded by mu; closed while snapshots cannot be stored
 	dirty        atomic.Bool         // something changed since the last snapshot
 
 	mu      sync.Mutex // guards the three below
@@ -135,7 +136,7 @@ func New(cfg Config, d Deps) (*Pipeline, error) {
 	p := &Pipeline{
 		Deps: d, cfg: cfg, log: d.Log.With("pipeline", cfg.Name),
 		procCounters: make([]Counters, len(cfg.Processors)),
-		streams:      map[string]*stream{}, laneOf: map[string]*lane{},
+		saveFails:    make(chan struct{}), streams: map[string]*stream{}, laneOf: map[string]*lane{},
 	}
 	for i, c := range cfg.Outputs {
 		if err := p.addOutput(i, c); err != nil {
@@ -544,7 +545,7 @@ func (p *Pipeline) streamsOf(in *input) []StreamStatus {
 		s := &all[i]
 		if src, open := sizes[s.Name]; open {
 			// It was measured before the positions were taken.
-			s.Source, s.Size = src.Name, src.Size
+			s.Source, s.Size, s.Written = src.Name, src.Size, src.Written
 			if s.Size >= 0 {
 				s.Size = max(s.Size, s.Read)
 			}

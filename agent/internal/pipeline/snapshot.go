@@ -211,6 +211,13 @@ func (p *Pipeline) Stored(s Snapshot) {
 		confirm(p.dead.out, p.stored.Outputs[""].DeadToken)
 	}
 	p.stored = s.Pipeline
+	p.mu.Lock()
+	select {
+	case <-p.saveFails:
+		p.saveFails = make(chan struct{})
+	default:
+	}
+	p.mu.Unlock()
 	for _, durable := range s.fresh {
 		close(durable)
 	}

@@ -116,6 +116,18 @@ func (s *InputStatus) Lag() (bytes int64) {
 	return bytes
 }
 
+// Unread is when the file was written last that was not written for the longest time and holds bytes that were not handed on; the zero
+// time where there is none, as far as sources tell.
+func (s *InputStatus) Unread() (oldest time.Time) {
+	for i := range s.Streams {
+		st := &s.Streams[i]
+		if st.Size > st.Read && !st.Written.IsZero() && (oldest.IsZero() || st.Written.Before(oldest)) {
+			oldest = st.Written
+		}
+	}
+	return oldest
+}
+
 // StreamStatus says how far a stream is read and delivered.
 type StreamStatus struct {
 	Name   string           `json:"name"`
@@ -124,6 +136,8 @@ type StreamStatus struct {
 	Read   int64            `json:"read"`           // bytes handed on
 	At     map[string]int64 `json:"at"`             // by output: bytes that it has
 	Done   bool             `json:"done,omitempty"` // read to its end, and will not grow
+	// Written is when the source was written last; the zero time where that is not known.
+	Written time.Time `json:"written,omitzero"`
 }
 
 // Lag is how many bytes the output that is furthest behind lacks.

@@ -28,10 +28,13 @@ type stream struct {
 	plugins.Stream
 	in      *input
 	lane    *lane
-	opening sync.Mutex                   // held while laggards are brought forward
-	opened  bool                         // guarded by opening
-	durable chan struct{}                // guarded by the pipeline's mu; closed once the checkpoint names the stream as what it is
-	absent  map[string]checkpoint.Cursor // of outputs that are not configured now
+	opening sync.Mutex    // held while laggards are brought forward
+	opened  bool          // guarded by opening
+	durable chan struct{} // guarded by the pipeline's mu; closed once the checkpoint names the stream as what it is
+	// reopened: the checkpoint says that it is drained, and it is not. guarded by the pipeline's mu.
+	reopened bool
+	told     bool                         // that it is handed on although no checkpoint names it; guarded by the pipeline's mu
+	absent   map[string]checkpoint.Cursor // of outputs that are not configured now
 
 	// What the last snapshot says of the stream, all guarded by the pipeline's mu.
 	at    []event.Position  // where the outputs stand
@@ -175,7 +178,7 @@ func (st *stream) change(s plugins.Stream) {
 	if st.Drained && !s.Drained {
 		select {
 		case <-st.durable:
-			st.durable = make(chan struct{})
+			st.durable, st.reopened = make(chan struct{}), true
 		default:
 		}
 	}
@@ -207,6 +210,29 @@ func (p *Pipeline) laneLocked(key string) *lane {
 	return l
 }
 
+// tellUnnamed says that a stream is handed on that no checkpoint names.
+func (p *Pipeline) tellUnnamed(st *stream) {
+	p.mu.Lock()
+	told := st.told
+	st.told = true
+	p.mu.Unlock()
+	if !told {
+		p.log.Warn("positions cannot be saved: a new source is delivered all the same, and after a crash it would be read as one that was never seen",
+			"stream", st.Name, "lane", st.Lane)
+	}
+}
+
+// SaveFailed tells the pipeline that its last snapshot could not be stored. Stored takes it back.
+func (p *Pipeline) SaveFailed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.saveFails:
+	default:
+		close(p.saveFails)
+	}
+}
+
 // sink is what an input sends its batches to: those that are read live are for all outputs, those of a replay for some.
 type sink struct {
 	in   *input
@@ -218,9 +244,12 @@ func (s *sink) Send(ctx context.Context, b *event.Batch) error {
 	p := s.in.p
 	p.mu.Lock()
 	st := p.streams[b.Stream]
-	var durable chan struct{}
+	var durable, failing chan struct{}
 	if st != nil {
 		durable = st.durable
+		if !st.reopened {
+			failing = p.saveFails
+		}
 	}
 	p.mu.Unlock()
 	if st == nil || st.in != s.in {
@@ -230,10 +259,13 @@ func (s *sink) Send(ctx context.Context, b *event.Batch) error {
 	select {
 	case <-durable:
 	default:
-		// The stream's first batch: the checkpoint has to name the stream before anything of it is handed on.
+		// The stream's first batch: the checkpoint has to name the stream before anything of it is handed on. While no checkpoint can be
+		// stored that would hold up all: after a crash it is then read from where new streams begin.
 		p.RequestSnapshot()
 		select {
 		case <-durable:
+		case <-failing:
+			p.tellUnnamed(st)
 		case <-ctx.Done():
 			b.Release()
 			return ctx.Err()

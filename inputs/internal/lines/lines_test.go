@@ -224,3 +224,54 @@ func BenchmarkFill(b *testing.B) {
 		})
 	}
 }
+
+func TestRecordsOutsideATimeAreLeftOutAndCounted(t *testing.T) {
+	t.Parallel()
+	access := func(at string) string {
+		return "192.0.2.1 - - [" + at + ` +0000] "GET /v3/users HTTP/1.1" 200 310 "-" "curl/8"` + "\n"
+	}
+	text := access("02/Jan/2026:09:59:59") + access("02/Jan/2026:10:00:00") + "no time\n" + access("02/Jan/2026:10:59:59") + access("02/Jan/2026:11:00:00")
+	since, until := time.Date(2026, 1, 2, 10, 0, 0, 0, time.UTC), time.Date(2026, 1, 2, 11, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		opt    Options
+		events int
+		want   map[string]int64
+	}{
+		"no limit":       {Options{}, 5, map[string]int64{"unparsed": 1}},
+		"a beginning":    {Options{NotBefore: since}, 4, map[string]int64{"before_start": 1, "unparsed": 1}},
+		"an end":         {Options{NotAfter: until}, 3, map[string]int64{"after_end": 1, "no_time": 1}},
+		"both":           {Options{NotBefore: since, NotAfter: until}, 2, map[string]int64{"before_start": 1, "after_end": 1, "no_time": 1}},
+		"nothing within": {Options{NotBefore: until.Add(time.Hour), NotAfter: until.Add(2 * time.Hour)}, 0, map[string]int64{"before_start": 4, "no_time": 1}},
+	} {
+		got := map[string]int64{}
+		c.opt.Count = func(name, reason string, n int64) {
+			switch name {
+			case "skipped":
+				got[reason] += n
+			case "unparsed":
+				got[name] += n
+			case "events":
+				if n != int64(c.events) {
+					t.Errorf("%s: %d events are counted", name, n)
+				}
+			}
+		}
+		conf := Defaults()
+		conf.Timezone = "UTC"
+		m, err := New(conf, c.opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := event.NewBatch("s")
+		b.ReadAt = time.Unix(1, 0)
+		block := b.Arena().Block(len(text))
+		copy(block, text)
+		if used := m.Fill(b, block, 0, 100, false); used != len(text) {
+			t.Errorf("%s: %d bytes used of %d", name, used, len(text))
+		}
+		m.Flush()
+		if len(b.Events) != c.events || fmt.Sprint(got) != fmt.Sprint(c.want) {
+			t.Errorf("%s: %d events and %v, want %d and %v", name, len(b.Events), got, c.events, c.want)
+		}
+	}
+}

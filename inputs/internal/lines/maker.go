@@ -19,6 +19,7 @@ type Maker struct {
 
 	positions bool
 	notBefore time.Time
+	notAfter  time.Time
 	path      string
 
 	format   string // of the last record
@@ -40,6 +41,8 @@ type Options struct {
 	Positions bool
 	// NotBefore drops records whose own time is before it, unless it is zero. Records without a time stay.
 	NotBefore time.Time
+	// NotAfter drops records whose own time is not before it, and those without a time, unless it is zero.
+	NotAfter time.Time
 }
 
 // New makes a Maker.
@@ -55,7 +58,7 @@ func New(c Config, o Options) (*Maker, error) {
 	if o.Count == nil {
 		o.Count = func(string, string, int64) {}
 	}
-	return &Maker{parser: p, conf: c, max: int(c.MaxLine), count: o.Count, positions: o.Positions, notBefore: o.NotBefore}, nil
+	return &Maker{parser: p, conf: c, max: int(c.MaxLine), count: o.Count, positions: o.Positions, notBefore: o.NotBefore, notAfter: o.NotAfter}, nil
 }
 
 // File tells what the lines come from: path, without what rotation appended, names the program, found is what positions show, and
@@ -120,6 +123,11 @@ func (m *Maker) add(b *event.Batch, line []byte, at int64, cut bool) {
 	}
 	e := b.Append()
 	v := m.parser.Parse(line, e, b.Arena())
+	if reason := m.outside(e); reason != "" && (v != formats.Service || m.conf.Records == "all") {
+		m.tally("skipped", reason, 1)
+		b.Undo()
+		return
+	}
 	switch v {
 	case formats.Access:
 		if m.format != e.Format {
@@ -145,11 +153,6 @@ func (m *Maker) add(b *event.Batch, line []byte, at int64, cut bool) {
 			e.Error = reason
 		}
 	}
-	if !m.notBefore.IsZero() && !e.Time.IsZero() && e.Time.Before(m.notBefore) {
-		m.tally("skipped", "before_start", 1)
-		b.Undo()
-		return
-	}
 	if v == formats.Access {
 		m.ofFormat++
 	}
@@ -167,6 +170,21 @@ func (m *Maker) add(b *event.Batch, line []byte, at int64, cut bool) {
 		e.LogFile = m.path
 		e.Has |= event.HasLogOffset
 	}
+}
+
+// outside says why a record is left out because of its time; "" if it is not.
+func (m *Maker) outside(e *event.Event) string {
+	switch {
+	case e.Time.IsZero():
+		if !m.notAfter.IsZero() {
+			return "no_time"
+		}
+	case e.Time.Before(m.notBefore):
+		return "before_start"
+	case !m.notAfter.IsZero() && !e.Time.Before(m.notAfter):
+		return "after_end"
+	}
+	return ""
 }
 
 // Prime shows the parser lines that come before those to read, so that it remembers what it would if it had read them. data
