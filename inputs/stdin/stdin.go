@@ -57,6 +57,10 @@ type input struct {
 	buf   []byte // read and not sent
 	head  []byte // beginning of the line that is being skipped, because it is too long; nil if none is
 	taken int64  // how much of that line was read
+
+	open bool      // buf begins with a record that may go on
+	need int       // how much a block must hold to tell where it ends
+	last time.Time // when something was read last
 }
 
 // Run reads until the end of the input or of ctx.
@@ -82,8 +86,14 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 	}
 	for {
 		ready, err := in.wait(ctx)
-		if err != nil || !ready {
+		if err != nil || !ready && ctx.Err() != nil {
 			return err
+		}
+		if !ready {
+			if err := in.closeOpen(ctx, m, sink); err != nil && ctx.Err() == nil {
+				return err
+			}
+			continue
 		}
 		end, err := in.read(ctx, m, sink)
 		if err != nil {
@@ -103,7 +113,8 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 
 func (in *input) entry() plugins.Stream { return plugins.Stream{Name: in.name, Lane: in.name} }
 
-// wait waits until there is something to read; ready is false when ctx is done. A plain read could not be interrupted.
+// wait waits until there is something to read; ready is false when ctx is done, or when an open record has waited for long enough
+// for its next line. A plain read could not be interrupted.
 func (in *input) wait(ctx context.Context) (ready bool, err error) {
 	fds := []unix.PollFd{{Fd: int32(in.in.Fd()), Events: unix.POLLIN}}
 	for ctx.Err() == nil {
@@ -114,6 +125,8 @@ func (in *input) wait(ctx context.Context) (ready bool, err error) {
 			return false, fmt.Errorf("waiting for standard input: %w", err)
 		case n > 0:
 			return true, nil
+		case in.open && time.Since(in.last) >= in.cfg.Multiline.Timeout:
+			return false, nil
 		}
 	}
 	return false, nil
@@ -135,39 +148,64 @@ func (in *input) read(ctx context.Context, m *lines.Maker, sink plugins.Sink) (e
 	default:
 		return false, fmt.Errorf("reading standard input: %w", err)
 	}
+	if kind := lines.UTF16(in.buf[:min(len(in.buf), 1<<10)]); kind != "" && in.at == 0 && in.head == nil {
+		return false, fmt.Errorf("reading standard input: it is in %s; convert it to UTF-8", kind)
+	}
+	in.last = time.Now()
+	how := lines.More
+	if end {
+		how = lines.Closed
+	}
 	for more := true; more; {
-		if more, err = in.send(ctx, m, sink, end); err != nil {
+		if more, err = in.send(ctx, m, sink, how); err != nil {
 			return false, err
 		}
 	}
 	return end, nil
 }
 
-// send sends one batch of what was read; more says that there may be another.
-func (in *input) send(ctx context.Context, m *lines.Maker, sink plugins.Sink, end bool) (more bool, err error) {
+// closeOpen sends the open record at the beginning of what was read.
+func (in *input) closeOpen(ctx context.Context, m *lines.Maker, sink plugins.Sink) error {
+	in.last = time.Now()
+	_, err := in.send(ctx, m, sink, lines.Quiet)
+	return err
+}
+
+// send sends one batch of what was read; more says that there may be another. how says what stands behind it.
+func (in *input) send(ctx context.Context, m *lines.Maker, sink plugins.Sink, how lines.End) (more bool, err error) {
 	if in.head != nil {
-		return in.skip(ctx, m, sink, end)
+		return in.skip(ctx, m, sink, how == lines.Closed)
 	}
-	size := min(len(in.buf), event.MaxBatchBytes)
+	size := min(len(in.buf), max(event.MaxBatchBytes, in.need))
 	newline := bytes.LastIndexByte(in.buf[:size], '\n')
 	switch {
-	case newline >= 0:
+	case newline >= 0 && how == lines.Quiet:
 		size = newline + 1
+	case newline >= 0:
 	case len(in.buf) > m.MaxLine():
 		in.head, in.taken = append([]byte{}, in.buf[:m.MaxLine()]...), 0
 		return true, nil
 	case bytes.IndexByte(in.buf, '\n') >= 0: // max_line may be more than a block
 		size = bytes.IndexByte(in.buf, '\n') + 1
-	case end && len(in.buf) > 0:
+	case how == lines.Closed && len(in.buf) > 0:
 		size = len(in.buf)
 	default:
 		return false, nil
+	}
+	if how == lines.Closed && size < len(in.buf) {
+		how = lines.More
 	}
 	b, block, err := in.batch(ctx, in.buf[:size])
 	if err != nil {
 		return false, err
 	}
-	used := m.Fill(b, block, in.at, event.MaxBatchRecords, end && size == len(in.buf))
+	used, _, need := m.Join(b, block, in.at, event.MaxBatchRecords, how)
+	in.open, in.need = used == 0, need
+	if used == 0 {
+		m.Discard()
+		b.Release()
+		return size < len(in.buf), nil
+	}
 	in.consume(used)
 	return true, in.pass(ctx, m, sink, b, int64(used))
 }

@@ -248,12 +248,12 @@ func (l *lineage) adopt(s *stream, f *file) {
 	if old := s.file; old != nil && old != f {
 		old.s, old.copyOf = nil, s
 	}
-	moved := s.meta.Dev != f.id.dev || s.meta.Ino != f.id.ino
+	moved := s.meta.Ino != 0 && (s.meta.Dev != f.id.dev || s.meta.Ino != f.id.ino)
 	s.file, f.s, f.copyOf, f.was = f, s, nil, nil
 	s.lost, s.searches = false, 0
 	s.clear = 0
 	if moved && f.rotated {
-		f.static = true // a copy
+		f.static = true // a copy; what is seen here first may be one that is written just now
 	}
 	f.proved, f.idle, f.ended = false, false, false
 	if s.opened {

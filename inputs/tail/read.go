@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"slices"
 	"time"
 
+	"github.com/stacktrail/stacktrail/inputs/internal/lines"
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
@@ -24,10 +26,25 @@ func (l *lineage) fail(f *file, err error, now time.Time) {
 		f.damaged = true
 		l.r.env.Count("damaged_files", "gzip", 1)
 	}
+	if errors.Is(err, errEncoding) && !errors.Is(f.fault, errEncoding) {
+		l.r.env.Count("refused_files", "encoding", 1)
+	}
 	if f.fault == nil {
 		f.seen = now
 	}
 	f.fault = err
+}
+
+// errEncoding says that a file is in an encoding that is not read.
+var errEncoding = errors.New("encoding is not supported")
+
+// encodingOf names the encoding of content that is refused, "" for any other.
+func encodingOf(ctx context.Context, c content, x *scratch) (string, error) {
+	n, err := c.readAt(ctx, x.proof[:proof], 0)
+	if errors.Is(err, io.EOF) || errors.Is(err, errCut) {
+		err = nil
+	}
+	return lines.UTF16(x.proof[:n]), err
 }
 
 func (l *lineage) succeed(f *file) {
@@ -116,7 +133,8 @@ func (l *lineage) tryRead(ctx context.Context, f *file, now time.Time) (progress
 	if f.rotated {
 		l.active = true
 	}
-	if quiet && !closed {
+	if quiet && !closed && !l.due(f, now) {
+		l.active = l.active || s.pending > s.pos
 		return false, nil, nil
 	}
 	if fi.ModTime().Sub(s.fileAt) >= parserAge {
@@ -153,7 +171,10 @@ func (l *lineage) tryRead(ctx context.Context, f *file, now time.Time) (progress
 			return false, nil, ctx.Err()
 		case fault == nil && b != nil:
 			return true, nil, l.send(ctx, s, b)
-		case fault == nil && o != changed:
+		case fault == nil && o == atEnd && l.due(f, now):
+			return l.closePending(ctx, f)
+		case fault == nil && o != changed && live.upto-s.pos < event.MaxBatchBytes:
+			l.active = l.active || s.pending > s.pos
 			return o == stepped, nil, nil
 		}
 		// The library lost its way, or the file changed: the block reader finds out.
@@ -173,11 +194,67 @@ func (l *lineage) tryRead(ctx context.Context, f *file, now time.Time) (progress
 	case o == changed:
 		l.rewritten(f)
 		return true, nil, nil
+	case o == atEnd && l.due(f, now):
+		return l.closePending(ctx, f)
 	case o == atEnd:
 		l.ended(f, fi, now, closed)
 		return false, nil, nil
 	case b == nil:
 		return true, nil, nil
+	}
+	return true, nil, l.send(ctx, s, b)
+}
+
+// due reports that the open record at the end of f is complete, although nothing shows it: the file has not grown for long enough.
+func (l *lineage) due(f *file, now time.Time) bool {
+	s := f.s
+	if s.pending <= s.pos {
+		return false
+	}
+	wait := l.r.cfg.Multiline.Timeout
+	switch {
+	case l.r.env.Once:
+		return true
+	case f.rotated:
+		return now.Sub(f.grew) >= min(wait, orderWait, l.r.cfg.Grace) || f.left()
+	}
+	return now.Sub(f.grew) >= wait && l.roomForQuiet(s)
+}
+
+// maxQuiets is how many places the checkpoint keeps at which records were closed by time: beyond it the next line is waited for.
+const maxQuiets = 1024
+
+// roomForQuiet forgets places that every output is past, once there are many, and reports whether there is room for another.
+func (l *lineage) roomForQuiet(s *stream) bool {
+	if n := len(s.meta.Quiets); n == 0 || n%64 != 0 {
+		return true
+	}
+	for _, k := range l.r.env.Streams.Known() {
+		if k.Name == s.name {
+			s.meta.Quiets = slices.DeleteFunc(s.meta.Quiets, func(at int64) bool { return at <= k.Start.Seq })
+		}
+	}
+	return len(s.meta.Quiets) < maxQuiets
+}
+
+// closePending sends the open record at the end of f.
+func (l *lineage) closePending(ctx context.Context, f *file) (progress bool, fault, err error) {
+	s := f.s
+	how := lines.Quiet
+	if f.rotated {
+		how = lines.Closed // what ends it stands in the file, so its length is not in its id
+	}
+	b, o, fault := s.closePending(ctx, l.r.env.Pool, f.c, how, &l.w.x)
+	switch {
+	case ctx.Err() != nil && fault != nil:
+		return false, nil, ctx.Err()
+	case fault != nil:
+		return false, fault, nil
+	case o == changed:
+		l.rewritten(f)
+		return true, nil, nil
+	case b == nil:
+		return o == stepped, nil, nil
 	}
 	return true, nil, l.send(ctx, s, b)
 }
@@ -205,6 +282,9 @@ func (l *lineage) cutShort(ctx context.Context, f *file, now time.Time) (bool, e
 		l.w.freeGzip(f)
 		return false, nil, nil
 	}
+	if f.s.pending > f.s.pos {
+		return l.closePending(ctx, f)
+	}
 	err := fmt.Errorf("reading %s: %w after byte %d of its content", f.path, errCut, f.s.pos)
 	l.r.env.Log.Error("compressed file is damaged", "path", f.path, "offset", f.s.pos)
 	l.r.env.Fail(f.path, err)
@@ -215,9 +295,13 @@ func (l *lineage) cutShort(ctx context.Context, f *file, now time.Time) (bool, e
 
 // send hands a batch over.
 func (l *lineage) send(ctx context.Context, s *stream, b *event.Batch) error {
-	if s.cutEnd && !slices.Contains(s.meta.Cuts, s.pos) {
+	places := &s.meta.Cuts
+	if s.quiet {
+		places = &s.meta.Quiets
+	}
+	if (s.cutEnd || s.quiet) && !slices.Contains(*places, s.pos) {
 		// The agent has to know of it before any cursor stands behind it.
-		s.meta.Cuts = append(s.meta.Cuts, s.pos)
+		*places = append(*places, s.pos)
 		l.update(s)
 	}
 	if s.drained {
@@ -231,10 +315,10 @@ func (l *lineage) send(ctx context.Context, s *stream, b *event.Batch) error {
 
 // ended notes that nothing complete is left in f for now, and finishes it if nothing will follow.
 func (l *lineage) ended(f *file, fi os.FileInfo, now time.Time, closed bool) {
-	f.ended, f.idle = true, true
+	f.ended, f.idle = f.s.pending <= f.s.pos, true
 	// A write within the same tick of the file system's clock could hide behind an equal stamp.
 	f.proved = now.Sub(fi.ModTime()) > racy
-	if !f.proved {
+	if !f.proved || !f.ended {
 		l.active = true
 	}
 	s := f.s
@@ -316,6 +400,12 @@ func (l *lineage) openStream(ctx context.Context, f *file) (same bool, fault, er
 	fi, err := f.h.f.Stat()
 	if err != nil {
 		return false, err, nil
+	}
+	if kind, fault := encodingOf(ctx, f.c, &l.w.x); fault != nil || kind != "" {
+		if fault == nil {
+			fault = fmt.Errorf("reading %s: %w: it is in %s; convert it, or have its program write UTF-8", f.path, errEncoding, kind)
+		}
+		return false, fault, nil
 	}
 	if s.maker == nil {
 		if s.maker, err = l.r.newMaker(); err != nil {

@@ -40,8 +40,10 @@ type meta struct {
 	Boot string `json:"boot,omitempty"`
 	// Proofs are some of the places before the position, for telling what a copy that ends before it is a copy of.
 	Proofs []place `json:"proofs,omitempty"`
-	// Cuts are offsets at which a record was closed without a newline: later bytes are records of their own.
+	// Cuts are offsets at which a record was closed without a newline, or open, when its file was done with: later bytes are records of their own.
 	Cuts []int64 `json:"cuts,omitempty"`
+	// Quiets are offsets at which a record was closed because the file did not grow: later lines are records of their own.
+	Quiets []int64 `json:"quiets,omitempty"`
 	// Gone is the time (Unix seconds) since which a drained stream's file is not there any more.
 	Gone int64 `json:"gone,omitempty"`
 	// Since is when (ns) the lineage was seen first: rotated files that were not written after it are older than what is followed.
@@ -127,7 +129,12 @@ type stream struct {
 	stored  bool   // the agent knows it
 	named   bool   // declared to the agent in this run
 	saved   string // the meta that the agent has
-	cutEnd  bool   // the last record ended without a newline
+	cutEnd  bool   // the last record ended without a newline, or open, at the end of the file
+	quiet   bool   // the last record was closed because the file did not grow
+
+	// pending is where the lines end that are complete in an open record at pos, when nothing follows them so far; 0 if there is none.
+	pending int64
+	need    int // how much a block must hold to tell where the record at pos ends; 0 when nothing is known
 
 	places []place // that were passed, oldest first
 
@@ -204,6 +211,7 @@ func (s *stream) position() event.Position {
 // moveTo sets the place to read from.
 func (s *stream) moveTo(p event.Position) error {
 	s.pos, s.clear, s.sum = p.Seq, 0, xxh3.Hash(nil)
+	s.pending, s.need = 0, 0
 	if p.Seq < 0 {
 		return fmt.Errorf("reading position: negative offset %d", p.Seq)
 	}
@@ -224,14 +232,20 @@ func (s *stream) head() (uint64, int) {
 	return sum, s.meta.HeadLen
 }
 
-// nextCut is the first place after pos where a record ends without a newline.
-func (s *stream) nextCut() int64 {
+// nextCut is the first place after pos where a record ends that does not show it, and how it ended.
+func (s *stream) nextCut() (at int64, how lines.End) {
+	at, how = math.MaxInt64, lines.Closed
 	for _, c := range s.meta.Cuts {
 		if c > s.pos {
-			return c
+			at = min(at, c)
 		}
 	}
-	return math.MaxInt64
+	for _, c := range s.meta.Quiets {
+		if c > s.pos && c < at {
+			at, how = c, lines.Quiet
+		}
+	}
+	return at, how
 }
 
 // outcome is what a step came to.
@@ -262,21 +276,39 @@ const scanStep = 4 << 20
 // step reads the next batch. end is where the content ends for now (math.MaxInt64 when that shows only by reading); closed
 // says that nothing will follow there, so that a last line without a newline is a record. b is nil unless a batch was made.
 func (s *stream) step(ctx context.Context, pool *event.Pool, c content, end int64, closed bool, x *scratch) (b *event.Batch, o outcome, err error) {
-	if cut := s.nextCut(); cut <= end {
-		end, closed = cut, true
+	how := lines.More
+	if closed {
+		how = lines.Closed
 	}
+	if cut, ended := s.nextCut(); cut <= end {
+		end, how = cut, ended
+	}
+	s.quiet = false
+	return s.stepTo(ctx, pool, c, end, how, x)
+}
+
+// closePending closes the open record at the position, behind which nothing followed.
+func (s *stream) closePending(ctx context.Context, pool *event.Pool, c content, how lines.End, x *scratch) (b *event.Batch, o outcome, err error) {
+	end := s.pending
+	b, o, err = s.stepTo(ctx, pool, c, end, how, x)
+	s.quiet = how == lines.Quiet && s.pos == end
+	return b, o, err
+}
+
+// stepTo reads the next batch before end; how says what stands there.
+func (s *stream) stepTo(ctx context.Context, pool *event.Pool, c content, end int64, how lines.End, x *scratch) (b *event.Batch, o outcome, err error) {
 	if s.pos >= end {
 		return nil, atEnd, nil
 	}
 	if s.clear > s.pos {
-		return s.longLine(ctx, pool, c, end, closed, x)
+		return s.longLine(ctx, pool, c, end, how, x)
 	}
-	n := int(min(end-s.pos, int64(s.want)))
-	return s.block(ctx, pool, c, n, end, closed, x)
+	n := int(min(end-s.pos, int64(max(s.want, s.need))))
+	return s.block(ctx, pool, c, n, end, how, x)
 }
 
 // block reads n bytes and makes records of the lines that are complete in them.
-func (s *stream) block(ctx context.Context, pool *event.Pool, c content, n int, end int64, closed bool, x *scratch) (b *event.Batch, o outcome, err error) {
+func (s *stream) block(ctx context.Context, pool *event.Pool, c content, n int, end int64, how lines.End, x *scratch) (b *event.Batch, o outcome, err error) {
 	b, err = pool.Get(ctx, n)
 	if err != nil {
 		return nil, atEnd, err
@@ -322,9 +354,20 @@ func (s *stream) block(ctx context.Context, pool *event.Pool, c content, n int, 
 	}
 	b.Stream, b.ReadAt = s.name, time.Now()
 	from := s.position()
-	used := s.maker.Fill(b, buf, s.pos, event.MaxBatchRecords, closed && ends)
+	if !ends {
+		how = lines.More
+	}
+	used, done, need := s.maker.Join(b, buf, s.pos, event.MaxBatchRecords, how)
+	s.pending, s.need = 0, need
+	if b.Size() > 2*got { // texts that had to be put together
+		b.Charge()
+	}
 	if used == 0 {
-		s.clear = s.pos + int64(got)
+		if done > 0 {
+			s.pending = s.pos + int64(done)
+		} else {
+			s.clear = s.pos + int64(got)
+		}
 		if ends {
 			return b, atEnd, nil
 		}
@@ -336,7 +379,7 @@ func (s *stream) block(ctx context.Context, pool *event.Pool, c content, n int, 
 		return nil, stepped, nil
 	}
 	s.adapt(n, used, got)
-	s.cutEnd = buf[used-1] != '\n'
+	s.cutEnd = buf[used-1] != '\n' || how == lines.Closed && used == got && s.maker.Continuable()
 	s.sum = sumAfter(before, buf[:used], x)
 	s.pos += int64(used)
 	b.Span = event.Span{From: from, To: s.position()}
@@ -397,7 +440,7 @@ func sumAfter(before, data []byte, x *scratch) uint64 {
 }
 
 // longLine goes on where a line was longer than what was looked at so far. It looks at each byte once and keeps none.
-func (s *stream) longLine(ctx context.Context, pool *event.Pool, c content, end int64, closed bool, x *scratch) (*event.Batch, outcome, error) {
+func (s *stream) longLine(ctx context.Context, pool *event.Pool, c content, end int64, how lines.End, x *scratch) (*event.Batch, outcome, error) {
 	scan := x.block()
 	newline := int64(-1)
 	ends := s.clear >= end
@@ -428,7 +471,7 @@ func (s *stream) longLine(ctx context.Context, pool *event.Pool, c content, end 
 	}
 	next := newline + 1
 	if newline < 0 {
-		if !closed {
+		if how != lines.Closed {
 			_, same, err := s.unchanged(ctx, c, x)
 			if err != nil || !same {
 				return nil, changed, err
@@ -440,7 +483,7 @@ func (s *stream) longLine(ctx context.Context, pool *event.Pool, c content, end 
 	if newline-s.pos <= int64(s.maker.MaxLine()) {
 		n := max(int(next-s.pos), int(min(end-s.pos, int64(s.want))))
 		s.clear = 0
-		return s.block(ctx, pool, c, n, end, closed, x)
+		return s.block(ctx, pool, c, n, end, how, x)
 	}
 	s.cutEnd = next == newline
 	return s.cutLine(ctx, pool, c, next, x)
@@ -502,7 +545,7 @@ func (s *stream) prime(ctx context.Context, c content, mtime time.Time, x *scrat
 	if n < s.pos { // it begins inside a line
 		buf = buf[bytes.IndexByte(buf, '\n')+1:]
 	}
-	s.maker.Prime(buf)
+	s.maker.Prime(buf, s.pos-int64(len(buf)))
 	s.fileAt = mtime
 	return nil
 }

@@ -3,6 +3,8 @@ package formats
 import (
 	"strings"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
@@ -129,6 +131,7 @@ func programOfFile(name string) string {
 type loggerMemory struct {
 	text  [64]byte
 	n     int
+	sum   uint64 // of the whole name
 	which loggerKind
 	from  origin
 }
@@ -152,6 +155,7 @@ func (p *Parser) lookLogger(name string) *loggerMemory {
 	if len(name) == m.n && name == string(m.text[:m.n]) {
 		return m
 	}
+	m.sum = xxh3.HashString(name)
 	m.which, m.from = anyLogger, origin{}
 	root := name
 	if before, _, ok := strings.Cut(name, "."); ok {

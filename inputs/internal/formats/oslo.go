@@ -43,7 +43,7 @@ func (p *Parser) oslo(s string, e *event.Event) Verdict {
 				return Unparsed
 			}
 			if n >= 6 && k == 0 && s[i] == '.' {
-				p.reason = ReasonApacheError
+				p.apacheError(strings.TrimPrefix(s[i+1+n:], " "))
 				return Service
 			}
 			if k == 0 {
@@ -58,6 +58,7 @@ func (p *Parser) oslo(s string, e *event.Event) Verdict {
 	if i >= len(s) || s[i] != ' ' {
 		return Unparsed
 	}
+	p.precise = i > 19
 	i++
 
 	// The process id may be missing, the level may be padded.
@@ -115,7 +116,8 @@ func (p *Parser) oslo(s string, e *event.Event) Verdict {
 	}
 	e.SetLevel(level)
 	e.Logger = logger
-	p.multi, p.trace = true, false
+	p.writesMulti()
+	p.trace = false
 	if m == nil {
 		m = p.lookLogger(logger)
 	}
@@ -161,11 +163,16 @@ func (p *Parser) message(msg string, m *loggerMemory, context bool, e *event.Eve
 		return v
 	}
 	p.env.message = msg
+	context = context && !p.odd
+	p.osloPart(msg, m, context, e)
 	if p.reason == "" {
 		p.reason = ReasonOslo
-		if strings.HasPrefix(msg, "Traceback (most recent call last):") {
+		if strings.HasPrefix(msg, tracebackHead) {
 			// Lines of an exception that is logged repeat the prefix; eventlet's own tracebacks go on without.
-			p.reason, p.trace = ReasonTraceback, context
+			p.reason = ReasonTraceback
+			if p.trace = context; context {
+				p.traceAt = p.at
+			}
 		} else if !context && e.Level == 3 && e.Has&event.HasLevel != 0 {
 			p.reason = ReasonTraceback
 		}
@@ -222,6 +229,7 @@ func (p *Parser) context(s string, e *event.Event) int {
 		n++
 	}
 	text := s[1:end]
+	p.odd, p.unstripped = text != "-" && !strings.Contains(text, "req-"), s
 	p.quoted = strings.IndexByte(text, '"') >= 0
 	if text == "-" {
 		return n

@@ -91,11 +91,11 @@ type Parser struct {
 
 	logger loggerMemory
 
-	// What lines before this one left open.
-	open       int  // bytes that an unfinished request of a requestlog may still take
-	trace      bool // inside a raw Python traceback
-	multi      bool // the writer of the last recognised line writes records of several lines
-	apacheTail bool // the file's Apache lines end in a user agent
+	memory                      // what lines before this one left open
+	standing                    // of this line
+	at                   int64  // where it stands
+	text                 string // what it says, without its prefix
+	stripped, unstripped string // without and with what stands before the text; see standing
 
 	quoted bool // the line's context holds a quote
 
@@ -182,7 +182,7 @@ func edits(a, b string) int {
 func (p *Parser) File(path string, mtime time.Time) {
 	p.file = originOfFile(strings.Clone(path))
 	p.mtime = mtime
-	p.open, p.trace, p.multi, p.apacheTail = 0, false, false, false
+	p.memory = memory{}
 }
 
 // Reason says why the last line was Unparsed, or what kind of Service line it was. It is one of the Reason constants, "" after
@@ -198,6 +198,7 @@ const (
 	ReasonOslo         = "oslo"             // a line of a service's own log
 	ReasonTraceback    = "traceback"        // a line of a Python traceback
 	ReasonContinuation = "continuation"     // a further line of a record that began before
+	ReasonWarning      = "python-warning"   // a warning of Python's own, with its source line
 	ReasonStartDone    = "start-done"       // half of a pair of lines for one request (cinder, manila)
 	ReasonCADF         = "cadf"             // an audit notification
 	ReasonEventletCLF  = "eventlet-clf"     // eventlet's own CLF-like access line (glance, heat)
@@ -219,7 +220,7 @@ const maxOpen = 64 << 10
 // views of the line, which stands in the arena; what must be rewritten, and attributes, is put into the arena.
 func (p *Parser) Parse(line []byte, e *event.Event, a *event.Arena) Verdict {
 	s := event.View(line)
-	p.arena, p.reason, p.suspect = a, "", 0
+	p.arena, p.reason, p.suspect, p.standing = a, "", 0, standing{}
 	if p.env.kind != bare {
 		p.env = envelope{}
 	}
@@ -266,7 +267,15 @@ func (p *Parser) other(s string, e *event.Event, v Verdict) Verdict {
 	if v == Unparsed {
 		v = p.leftover(s)
 	}
-	if p.reason != ReasonTraceback && p.reason != ReasonBlank {
+	switch {
+	case p.repeats:
+		p.text = p.stripped
+	case p.env.message != "":
+		p.text = p.env.message
+	default:
+		p.text = s
+	}
+	if p.reason != ReasonTraceback && p.reason != ReasonBlank && !p.repeats {
 		p.trace = false
 	}
 	if v == Service && !p.all {
@@ -282,8 +291,8 @@ func (p *Parser) other(s string, e *event.Event, v Verdict) Verdict {
 	} else {
 		e.RecordClass, e.Error = event.ClassUnparsed, p.reason
 	}
-	if m := p.env.message; m != "" {
-		e.Set("message", event.StringValue(m))
+	if p.env.message != "" {
+		e.Set("message", event.StringValue(p.env.message))
 	} else {
 		e.Set("message", event.StringValue(s))
 	}
@@ -377,7 +386,7 @@ func (p *Parser) leftover(s string) Verdict {
 		if endsRequest(s) {
 			p.open = 0
 		}
-		p.reason = ReasonContinuation
+		p.reason, p.part = ReasonContinuation, p.rest()
 		return Service
 	}
 	switch p.reason {
@@ -385,29 +394,22 @@ func (p *Parser) leftover(s string) Verdict {
 	case ReasonNotEnabled:
 		return Service
 	default:
+		p.part = p.unparsedPart()
 		return Unparsed
 	}
-	if strings.HasPrefix(s, "Traceback (most recent call last):") || strings.HasPrefix(s, `  File "`) {
-		p.trace = true
-		p.reason = ReasonTraceback
-		return Service
-	}
-	if p.trace {
-		// Source lines are indented; the first line that is not names the exception and ends the traceback.
-		p.trace = s[0] == ' '
-		p.reason = ReasonTraceback
+	if p.warning(s) || p.rawTrace(s) {
 		return Service
 	}
 	if isUWSGIOther(s) {
-		p.multi = true
-		p.reason = ReasonUWSGI
+		p.writesMulti()
+		p.reason, p.part = ReasonUWSGI, Head
 		return Service
 	}
-	if p.multi && !beginsRecord(s) {
-		p.reason = ReasonContinuation
+	if p.inMulti() && !beginsRecord(s) {
+		p.reason, p.part = ReasonContinuation, p.rest()
 		return Service
 	}
-	p.reason = ReasonNoFormat
+	p.reason, p.part = ReasonNoFormat, p.unparsedPart()
 	return Unparsed
 }
 

@@ -164,7 +164,7 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	p.done(a, e)
 	access(e, uwsgiDefault, basisStart)
 	e.Plain = strings.IndexByte(whole, '"') < 0
-	p.multi = true
+	p.writesMulti()
 	return Access
 }
 

@@ -1,12 +1,17 @@
 // Package lines turns blocks of bytes into records of a batch: it finds the newlines, cuts what is too long, has each line
-// parsed, and counts. Inputs that read text share it, and with it one part of their configuration. It knows nothing of files:
-// who reads, from where, and when a last line without a newline counts is the input's business.
+// parsed, joins the lines of one record (join.go), and counts. Inputs that read text share it, and with it one part of their
+// configuration. It knows nothing of files: who reads, from where, and when a last line without a newline counts is the input's
+// business.
+//
+// Bytes stay as they are, but for the CR of a line's end, a byte order mark at the beginning and what is converted from another
+// encoding (encoding.go). What is no UTF-8 becomes U+FFFD where outputs encode it.
 package lines
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -23,11 +28,26 @@ type Config struct {
 	Observed bool      `yaml:"observed" doc:"Set observed_date to the time at which the line was read."`
 	Timezone string    `yaml:"timezone" doc:"Zone of times that are written without one: Local, UTC or an IANA name such as Europe/Paris."`
 	MaxLine  conf.Size `yaml:"max_line" min:"1KiB" max:"64MiB" doc:"A longer line is cut here and flagged truncated_bool; the rest of it is skipped."`
+	Encoding string    `yaml:"encoding" enum:"utf-8|latin-1" doc:"How the text is encoded. utf-8: a byte order mark at the beginning is left out, and bytes that are no UTF-8 reach outputs as U+FFFD. latin-1: each byte is one character. Control characters, NULs among them, stay and are escaped in JSON; a CR before the end of a line goes. A file in UTF-16 is refused: it is named in the log and by readyz, and looked at again later."`
+
+	Multiline Multiline `yaml:"multiline" doc:"Which lines make one record. The lines of tracebacks, of uWSGI's messages, of Python's warnings and of messages with several lines are joined without any of this, where the lines of services are events (records: all); an access line is always a record by itself."`
+}
+
+// Multiline is the part of Config that says which lines make one record.
+type Multiline struct {
+	Start    string        `yaml:"start" doc:"Regular expression (RE2) for lines that begin a record. With it alone, every other line continues the record before it."`
+	Continue string        `yaml:"continue" doc:"Regular expression (RE2) for lines that continue the record before them."`
+	MaxLines int           `yaml:"max_lines" min:"1" max:"100000" doc:"A record of more lines is cut here and flagged truncated_bool; the rest of it is a record of its own, flagged as well."`
+	MaxBytes conf.Size     `yaml:"max_bytes" min:"1KiB" max:"1MiB" doc:"The same for a record of more bytes."`
+	Timeout  time.Duration `yaml:"timeout" min:"10ms" max:"5m" doc:"How long a file must not have grown for its last record to be complete without the beginning of another one, and how far apart, by their own times, the lines of one record can be."`
 }
 
 // Defaults returns the configuration that inputs start from.
 func Defaults() Config {
-	return Config{Format: "auto", Records: "access", Unparsed: "keep", Timezone: "Local", MaxLine: 256 << 10}
+	return Config{
+		Format: "auto", Records: "access", Unparsed: "keep", Timezone: "Local", MaxLine: 256 << 10, Encoding: "utf-8",
+		Multiline: Multiline{MaxLines: 500, MaxBytes: 64 << 10, Timeout: 5 * time.Second},
+	}
 }
 
 // Validate finds formats and zones that do not exist.
@@ -38,6 +58,11 @@ func (c Config) Validate() error {
 	}
 	if _, err := formats.New(formats.Options{Formats: c.formats()}); err != nil {
 		errs = append(errs, conf.KeyError{Key: "format", Err: err})
+	}
+	for _, k := range []struct{ key, expr string }{{"multiline.start", c.Multiline.Start}, {"multiline.continue", c.Multiline.Continue}} {
+		if _, err := regexp.Compile(k.expr); err != nil {
+			errs = append(errs, conf.KeyError{Key: k.key, Err: err})
+		}
 	}
 	return errors.Join(errs...)
 }

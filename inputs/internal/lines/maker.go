@@ -3,6 +3,7 @@ package lines
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/stacktrail/stacktrail/inputs/internal/formats"
@@ -20,10 +21,15 @@ type Maker struct {
 	positions bool
 	notBefore time.Time
 	notAfter  time.Time
+	always    bool // of whatever time a record is
 	path      string
 
 	format   string // of the last record
 	ofFormat int64  // how many of it were not tallied so far
+
+	join   joiner
+	latin1 bool
+	stop   int64 // see StopAt
 
 	counted []counter // of the batch in hand; few, searched linearly
 }
@@ -58,13 +64,21 @@ func New(c Config, o Options) (*Maker, error) {
 	if o.Count == nil {
 		o.Count = func(string, string, int64) {}
 	}
-	return &Maker{parser: p, conf: c, max: int(c.MaxLine), count: o.Count, positions: o.Positions, notBefore: o.NotBefore, notAfter: o.NotAfter}, nil
+	j, err := newJoiner(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Maker{
+		parser: p, conf: c, max: int(c.MaxLine), count: o.Count, positions: o.Positions, notBefore: o.NotBefore, notAfter: o.NotAfter,
+		always: o.NotBefore.IsZero() && o.NotAfter.IsZero(), join: j, stop: math.MaxInt64, latin1: c.Encoding == "latin-1",
+	}, nil
 }
 
 // File tells what the lines come from: path, without what rotation appended, names the program, found is what positions show, and
 // the file's time tells the year of times without one.
 func (m *Maker) File(path, found string, mtime time.Time) {
 	m.path = found
+	m.join.last = far
 	m.parser.File(path, mtime)
 }
 
@@ -73,8 +87,22 @@ func (m *Maker) MaxLine() int { return m.max }
 
 // Fill appends the lines of block to the batch, until it holds limit records, and returns how many bytes it used. block must
 // live in the batch's arena, begin at a record boundary, and stand at offset at of the stream. A last line without a newline
-// stays unused; if end is set, it is a record that is flagged as truncated. b.ReadAt must be set.
+// stays unused; if end is set, it is a record that is flagged as truncated. A record of several lines ends with the block at the
+// latest: who can show them again calls Join. b.ReadAt must be set.
 func (m *Maker) Fill(b *event.Batch, block []byte, at int64, limit int, end bool) (used int) {
+	if !m.join.enabled {
+		return m.plain(b, block, at, limit, end)
+	}
+	last := Flush
+	if end {
+		last = Closed
+	}
+	used, _, _ = m.Join(b, block, at, limit, last)
+	return used
+}
+
+// plain is Fill where no record has several lines.
+func (m *Maker) plain(b *event.Batch, block []byte, at int64, limit int, end bool) (used int) {
 	n, events := 0, len(b.Events)
 	for used < len(block) && n < limit {
 		i := bytes.IndexByte(block[used:], '\n')
@@ -121,47 +149,79 @@ func (m *Maker) add(b *event.Batch, line []byte, at int64, cut bool) {
 		m.tally("skipped", "empty", 1)
 		return
 	}
+	text := line
+	if at == 0 || m.latin1 {
+		text, _ = m.decode(b, line, at)
+	}
 	e := b.Append()
-	v := m.parser.Parse(line, e, b.Arena())
-	if reason := m.outside(e); reason != "" && (v != formats.Service || m.conf.Records == "all") {
-		m.tally("skipped", reason, 1)
+	m.parser.At(at)
+	v := m.parser.Parse(text, e, b.Arena())
+	if m.join.enabled {
+		m.place(m.part(text, v), at)
+	}
+	if v == formats.Access && m.always {
+		m.access(e)
+	} else if name, why, keep := m.judge(e, v); !keep {
+		m.tally(name, why, 1)
 		b.Undo()
 		return
+	} else if name != "" {
+		m.tally(name, why, 1)
+	}
+	e.Offset = at
+	m.finish(b, e, line, cut)
+}
+
+// judge says how a record counts, if not as an event alone, and whether it is an event.
+func (m *Maker) judge(e *event.Event, v formats.Verdict) (name, why string, keep bool) {
+	if reason := m.outside(e); reason != "" && (v != formats.Service || m.conf.Records == "all") {
+		return "skipped", reason, false
 	}
 	switch v {
 	case formats.Access:
-		if m.format != e.Format {
-			m.tallyFormat()
-			m.format = e.Format
-		}
 	case formats.Service:
 		if m.conf.Records != "all" {
-			m.tally("skipped", m.parser.Reason(), 1)
-			b.Undo()
-			return
+			return "skipped", m.parser.Reason(), false
 		}
 	default:
-		reason := m.parser.Reason()
+		why = m.parser.Reason()
 		if m.conf.Unparsed == "drop" {
-			m.tally("dropped_unparsed", reason, 1)
-			b.Undo()
-			return
+			return "dropped_unparsed", why, false
 		}
-		m.tally("unparsed", reason, 1)
+		name = "unparsed"
 		e.RecordClass = event.ClassUnparsed
 		if e.Error == "" {
-			e.Error = reason
+			e.Error = why
 		}
 	}
 	if v == formats.Access {
-		m.ofFormat++
+		m.access(e)
 	}
-	e.Offset, e.Raw = at, line
+	return name, why, true
+}
+
+// access counts an access record by its format.
+func (m *Maker) access(e *event.Event) {
+	if m.format != e.Format {
+		m.tallyFormat()
+		m.format = e.Format
+	}
+	m.ofFormat++
+}
+
+// finish sets what is not of the parser's making. raw is the record as it stands in the file.
+func (m *Maker) finish(b *event.Batch, e *event.Event, raw []byte, cut bool) {
+	e.Raw = raw
+	if e.Offset == 0 || m.latin1 {
+		if text, decoded := m.decode(b, raw, e.Offset); decoded {
+			e.SetRaw(text) // the id is made of what stands in the file
+		}
+	}
 	if cut {
 		e.SetBool(event.BoolTruncated, true)
 	}
 	if m.conf.Original {
-		e.Set("original", event.StringValue(event.View(line)))
+		e.Set("original", event.StringValue(event.View(e.Raw)))
 	}
 	if m.conf.Observed {
 		e.Set("observed_date", event.TimeValue(b.ReadAt))
@@ -188,11 +248,12 @@ func (m *Maker) outside(e *event.Event) string {
 }
 
 // Prime shows the parser lines that come before those to read, so that it remembers what it would if it had read them. data
-// begins and ends at line boundaries. No records are made.
-func (m *Maker) Prime(data []byte) {
+// begins and ends at line boundaries and stands at offset at of the stream. No records are made.
+func (m *Maker) Prime(data []byte, at int64) {
 	b := event.NewBatch("")
 	for len(data) > 0 {
-		line := data
+		line, where := data, at
+		at += int64(bytes.IndexByte(data, '\n') + 1)
 		if i := bytes.IndexByte(data, '\n'); i >= 0 {
 			line, data = data[:i], data[i+1:]
 		} else {
@@ -201,10 +262,12 @@ func (m *Maker) Prime(data []byte) {
 		if n := len(line); n > 0 && line[n-1] == '\r' {
 			line = line[:n-1]
 		}
-		if len(line) == 0 || len(line) > m.max {
+		if line = line[:min(len(line), m.max)]; len(line) == 0 {
 			continue
 		}
-		m.parser.Parse(line, b.Append(), b.Arena())
+		line, _ = m.decode(b, line, where)
+		_, _, part := m.look(b, line, where)
+		m.place(part, where)
 		b.Undo()
 	}
 }
