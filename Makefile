@@ -50,9 +50,13 @@ fuzz: need-go
 bench: build
 	STACKTRAIL_BIN=$(CURDIR)/$(BIN) $(GO) run ./test/bench
 
-# Twenty seeds of random kills over 500 MB each, and a backlog of 1 GB.
+# What `make test` does for a few seconds, for longer: ten minutes (STACKTRAIL_SOAK=10m) of kills, rotations of every kind and faults, then 50 seeds
+# of random kills, power cuts, 10,000 files that come and go, and a backlog of 1 GB. It prints its seed; STACKTRAIL_SEED=… gives another.
+SOAK ?= TestC01|TestC02|TestR01ToR11WithKills|TestR12Inodes|TestR21Memory|TestR29
 soak: need-test build
-	STACKTRAIL_BIN=$(CURDIR)/$(BIN) STACKTRAIL_SEEDS=20 STACKTRAIL_KILL_MB=500 STACKTRAIL_BACKLOG_MB=1000 $(GO) test -count=1 -timeout 120m -tags blackbox -run "Kill|Memory" ./test/scripts/...
+	STACKTRAIL_BIN=$(CURDIR)/$(BIN) STACKTRAIL_SOAK=$${STACKTRAIL_SOAK:-10m} STACKTRAIL_SEED=$${STACKTRAIL_SEED:-$$(date +%s)} \
+	STACKTRAIL_SEEDS=50 STACKTRAIL_KILL_MB=100 STACKTRAIL_BACKLOG_MB=1000 STACKTRAIL_CHURN=10000 STACKTRAIL_CUTS=10 STACKTRAIL_PLAYS=10 STACKTRAIL_FAST_MB=1000 \
+	$(GO) test -count=1 -v -timeout 180m -tags blackbox -run "$(SOAK)" ./test/scripts/...
 
 # READMEs of the plugins, configs/reference and configs/schema.json, from the code. A test fails when they are stale.
 generate: need-go

@@ -27,6 +27,7 @@ type box struct {
 	config string
 	short  string // a folder for sockets, whose paths must be short
 	starts int
+	brief  bool // of many processes only the last one's log is shown
 }
 
 func newBox(t testing.TB) *box {
@@ -60,6 +61,7 @@ type setup struct {
 	paths  []string
 	output string // default: a file
 	policy string // keys beside the output's
+	also   string // another output
 }
 
 // write makes the configuration.
@@ -80,6 +82,9 @@ func (b *box) write(s setup) {
 	if s.tail != "" {
 		s.tail = ", " + s.tail
 	}
+	if s.also != "" {
+		s.also = "      - {" + s.also + "}\n"
+	}
 	paths, err := json.Marshal(s.paths)
 	ok(b.t, err)
 	text := fmt.Sprintf(`agent: {state_dir: %q, listen: "127.0.0.1:0", admin_socket: %q, checkpoint_interval: 100ms, node_id: box%s}
@@ -89,7 +94,7 @@ pipelines:
       - {tail: {paths: %s, timezone: UTC, sweep: 200ms%s}, id: in}
     outputs:
       - {%s, id: out%s}
-`, b.state(), b.socket(), s.agent, paths, s.tail, s.output, s.policy)
+%s`, b.state(), b.socket(), s.agent, paths, s.tail, s.output, s.policy, s.also)
 	ok(b.t, os.WriteFile(b.config, []byte(text), 0o644))
 }
 
@@ -136,7 +141,7 @@ func (b *box) launch(argv ...string) *agent {
 		if !a.ended() {
 			a.kill()
 		}
-		if b.t.Failed() {
+		if b.t.Failed() && (!b.brief || strings.HasSuffix(a.logPath, fmt.Sprintf("agent-%d.log", b.starts))) {
 			b.t.Logf("%s:\n%s", filepath.Base(a.logPath), tailOf(a.text(), 6000))
 		}
 	})

@@ -16,7 +16,7 @@ import (
 
 // Signals, exit codes and the lock: what an operator and systemd rely on.
 
-func TestASecondInstanceIsRefusedAndToldThePid(t *testing.T) { // C05
+func TestC05ASecondInstanceIsRefusedAndToldThePid(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{})
@@ -37,7 +37,7 @@ func TestASecondInstanceIsRefusedAndToldThePid(t *testing.T) { // C05
 	settle(t, b, a, w)
 }
 
-func TestALockOfADeadAgentHoldsNobodyBack(t *testing.T) { // C05
+func TestC05ALockOfADeadAgentHoldsNobodyBack(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{})
@@ -82,7 +82,7 @@ func TestWrongUsageExits2(t *testing.T) {
 	}
 }
 
-func TestStateOfANewerFormatIsRefusedAndLeftAlone(t *testing.T) { // C07
+func TestC07StateOfANewerFormatIsRefusedAndLeftAlone(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{})
@@ -104,7 +104,7 @@ func TestStateOfANewerFormatIsRefusedAndLeftAlone(t *testing.T) { // C07
 	}
 }
 
-func TestBothCheckpointsDamaged(t *testing.T) { // C03
+func TestC03BothCheckpointsDamaged(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{})

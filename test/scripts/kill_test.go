@@ -22,16 +22,16 @@ import (
 
 const killsPerRun = 6
 
-func TestKillNineLosesAndDoublesNothing(t *testing.T) {
+func TestC01KillNineLosesAndDoublesNothing(t *testing.T) {
 	killSeeds(t, killCase{streams: 1})
 }
 
-func TestKillNineWithFourStreamsIntoOneFileLosesAndDoublesNothing(t *testing.T) {
+func TestC01KillNineWithFourStreamsIntoOneFileLosesAndDoublesNothing(t *testing.T) {
 	killSeeds(t, killCase{streams: 4})
 }
 
-// TestKillNineWhileTheOutputRotatesLosesAndDoublesNothing has the output put files aside and compress them all the while.
-func TestKillNineWhileTheOutputRotatesLosesAndDoublesNothing(t *testing.T) {
+// TestC01KillNineWhileTheOutputRotatesLosesAndDoublesNothing has the output put files aside and compress them all the while.
+func TestC01KillNineWhileTheOutputRotatesLosesAndDoublesNothing(t *testing.T) {
 	killSeeds(t, killCase{streams: 2, rotate: true})
 }
 
@@ -289,9 +289,9 @@ func sampleOutput(t *testing.T) ratio {
 	return ratio{line: in / lines, extra: float64(size(b.out)-in) / lines}
 }
 
-// TestCheckpointThatIsDamagedFallsBackToTheOneBefore kills the agent, damages the newest checkpoint in every way, and expects
+// TestC03CheckpointThatIsDamagedFallsBackToTheOneBefore kills the agent, damages the newest checkpoint in every way, and expects
 // the output to be exact all the same: the files are cut back to what the older one knows. (C03)
-func TestCheckpointThatIsDamagedFallsBackToTheOneBefore(t *testing.T) {
+func TestC03CheckpointThatIsDamagedFallsBackToTheOneBefore(t *testing.T) {
 	for name, damage := range map[string]func(p []byte) []byte{
 		"zeroed":                               func(p []byte) []byte { return make([]byte, len(p)) },
 		"truncated":                            func(p []byte) []byte { return p[:len(p)/2] },

@@ -18,9 +18,9 @@ func (a *agent) highest(cond func() bool) (most int64) {
 	return max(most, a.peak())
 }
 
-// TestMemoryStaysBoundedWhileAnOutputHangs: memory_limit 64MiB, one output that takes nothing, a backlog far beyond, and a line
+// TestR21MemoryStaysBoundedWhileAnOutputHangs: memory_limit 64MiB, one output that takes nothing, a backlog far beyond, and a line
 // of 100 MB in it. Afterwards, with an output that works, nothing is lost. (B01, B07, R21)
-func TestMemoryStaysBoundedWhileAnOutputHangs(t *testing.T) {
+func TestR21MemoryStaysBoundedWhileAnOutputHangs(t *testing.T) {
 	backlog := int64(number(t, "STACKTRAIL_BACKLOG_MB", 256)) * 1e6
 	const (
 		files    = 4
@@ -83,8 +83,8 @@ func oneLong(t *testing.T, v verdict, report string) {
 	}
 }
 
-// TestALineWithoutEndAmidNormalOnesIsCut is R21 with the agent following.
-func TestALineWithoutEndAmidNormalOnesIsCut(t *testing.T) {
+// TestR21ALineWithoutEndAmidNormalOnesIsCut is R21 with the agent following.
+func TestR21ALineWithoutEndAmidNormalOnesIsCut(t *testing.T) {
 	b := newBox(t)
 	b.write(setup{agent: "memory_limit: 64MiB"})
 	w := newWriter(t, b.log("api.log"), 1)

@@ -47,7 +47,7 @@ func renamers(t *testing.T, b *box, w *writer) map[string]func() {
 	}
 }
 
-func TestRenameRotationUnderLoad(t *testing.T) { // R01
+func TestR01RenameRotationUnderLoad(t *testing.T) {
 	for _, by := range []string{"own", "logrotate"} {
 		t.Run(by, func(t *testing.T) {
 			t.Parallel()
@@ -67,7 +67,7 @@ func TestRenameRotationUnderLoad(t *testing.T) { // R01
 	}
 }
 
-func TestRenameRotationByLogrotateWithDelayedCompression(t *testing.T) { // R01, R10
+func TestR01R10RenameRotationByLogrotateWithDelayedCompression(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{paths: []string{b.log("api.log*")}})
@@ -86,7 +86,7 @@ func TestRenameRotationByLogrotateWithDelayedCompression(t *testing.T) { // R01,
 	}
 }
 
-func TestRenameRotationWhileTheAgentIsDown(t *testing.T) { // R08, R09 by renaming
+func TestR08R09RenameRotationWhileTheAgentIsDown(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{paths: []string{b.log("api.log")}})
@@ -109,7 +109,7 @@ func TestRenameRotationWhileTheAgentIsDown(t *testing.T) { // R08, R09 by renami
 	settle(t, b, a, w)
 }
 
-func TestAWriterThatKeepsTheRotatedFile(t *testing.T) { // R02
+func TestR02AWriterThatKeepsTheRotatedFile(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{paths: []string{b.log("api.log*")}, tail: "grace: 10s"})
@@ -126,7 +126,7 @@ func TestAWriterThatKeepsTheRotatedFile(t *testing.T) { // R02
 	settle(t, b, a, old, next)
 }
 
-func TestCopytruncateUnderLoad(t *testing.T) { // R04
+func TestR04CopytruncateUnderLoad(t *testing.T) {
 	for _, by := range []string{"own", "logrotate"} {
 		t.Run(by, func(t *testing.T) {
 			t.Parallel()
@@ -155,9 +155,9 @@ func TestCopytruncateUnderLoad(t *testing.T) { // R04
 	}
 }
 
-// TestCopytruncateWhileTheWriterGoesOn does not hold the writer: what falls between copy and cut is in no file any more. All
+// TestR04CopytruncateWhileTheWriterGoesOn does not hold the writer: what falls between copy and cut is in no file any more. All
 // that still stands in one must have arrived, and nothing twice.
-func TestCopytruncateWhileTheWriterGoesOn(t *testing.T) { // R04
+func TestR04CopytruncateWhileTheWriterGoesOn(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{paths: []string{b.log("api.log*")}, tail: "grace: 2s"})
@@ -195,9 +195,9 @@ func TestCopytruncateWhileTheWriterGoesOn(t *testing.T) { // R04
 	}
 }
 
-// TestLinesBetweenCopyAndCutDoNotMakeTheCopyNews has the agent read lines that copytruncate does not copy: the copy ends before
+// TestR04LinesBetweenCopyAndCutDoNotMakeTheCopyNews has the agent read lines that copytruncate does not copy: the copy ends before
 // what was read, and nothing in it is new. (R04)
-func TestLinesBetweenCopyAndCutDoNotMakeTheCopyNews(t *testing.T) {
+func TestR04LinesBetweenCopyAndCutDoNotMakeTheCopyNews(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	w, bystander := newWriter(t, b.log("api.log"), 1), newWriter(t, b.log("beside.api.log"), 7)
@@ -218,7 +218,7 @@ func TestLinesBetweenCopyAndCutDoNotMakeTheCopyNews(t *testing.T) {
 	settle(t, b, a, w, bystander)
 }
 
-func TestCompressingAFileThatWasReadGivesNothing(t *testing.T) { // R10
+func TestR10CompressingAFileThatWasReadGivesNothing(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{paths: []string{b.log("api.log*")}, tail: "grace: 300ms"})
@@ -241,9 +241,9 @@ func TestCompressingAFileThatWasReadGivesNothing(t *testing.T) { // R10
 	settle(t, b, a, w, bystander)
 }
 
-// TestANewFileWithTheInodeOfARemovedOneIsAFileOfItsOwn has a file be compressed and removed, and another log begin, to which the
+// TestR12ANewFileWithTheInodeOfARemovedOneIsAFileOfItsOwn has a file be compressed and removed, and another log begin, to which the
 // file system gives the number that has become free. (R12)
-func TestANewFileWithTheInodeOfARemovedOneIsAFileOfItsOwn(t *testing.T) {
+func TestR12ANewFileWithTheInodeOfARemovedOneIsAFileOfItsOwn(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{paths: []string{b.log("*.log*")}, tail: "grace: 300ms"})
@@ -282,7 +282,7 @@ func pulse(t *testing.T, b *box, a *agent, w *writer, n int) {
 	})
 }
 
-func TestALineInTwoPiecesIsOneRecord(t *testing.T) { // R19
+func TestR19ALineInTwoPiecesIsOneRecord(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{paths: []string{b.log("api.log*")}})
@@ -303,7 +303,7 @@ func TestALineInTwoPiecesIsOneRecord(t *testing.T) { // R19
 	}
 }
 
-func TestALastLineWithoutANewlineIsARecordOnceTheFileIsRotated(t *testing.T) { // R20
+func TestR20ALastLineWithoutANewlineIsARecordOnceTheFileIsRotated(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.write(setup{paths: []string{b.log("api.log*")}, tail: "grace: 300ms, original: true"})

@@ -16,8 +16,8 @@ import (
 
 // Files that cannot be read and disks that are full.
 
-// TestAnUnreadableFileIsNamedAndReadOnceItCanBe runs the agent as nobody, because root can read everything. (R27)
-func TestAnUnreadableFileIsNamedAndReadOnceItCanBe(t *testing.T) {
+// TestR27AnUnreadableFileIsNamedAndReadOnceItCanBe runs the agent as nobody, because root can read everything. (R27)
+func TestR27AnUnreadableFileIsNamedAndReadOnceItCanBe(t *testing.T) {
 	t.Parallel()
 	needRoot(t, "to run the agent as another user")
 	const nobody = 65534
@@ -66,8 +66,8 @@ func TestAnUnreadableFileIsNamedAndReadOnceItCanBe(t *testing.T) {
 	}
 }
 
-// TestAFullDiskIsWaitedOut fills the small disk on which the output is, and makes room again. (C04 for the output)
-func TestAFullDiskIsWaitedOut(t *testing.T) {
+// TestC04AFullDiskIsWaitedOut fills the small disk on which the output is, and makes room again. (C04 for the output)
+func TestC04AFullDiskIsWaitedOut(t *testing.T) {
 	t.Parallel()
 	needRoot(t, "to mount a small disk")
 	unshare := need(t, "unshare")
@@ -120,9 +120,9 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// TestAFullStateDirectoryKeepsDelivering has the disk of the state full for a while: delivery goes on, a kill later repeats
+// TestC04AFullStateDirectoryKeepsDelivering has the disk of the state full for a while: delivery goes on, a kill later repeats
 // nothing because the output is cut back to the last position that could be saved. (C04)
-func TestAFullStateDirectoryKeepsDelivering(t *testing.T) {
+func TestC04AFullStateDirectoryKeepsDelivering(t *testing.T) {
 	t.Parallel()
 	needRoot(t, "to mount a small disk")
 	unshare := need(t, "unshare")
