@@ -91,6 +91,10 @@ func (l *lineage) identify(ctx context.Context, f *file, now time.Time) error {
 	}
 	if !whole {
 		if len(head) == 0 {
+			if end, known, err := f.c.end(); f.gz && err == nil && known && end == 0 {
+				l.park(f) // compressed, and there is nothing in it
+				return nil
+			}
 			if f.rotated && !f.present {
 				l.drop(f)
 			} else {

@@ -283,6 +283,32 @@ func TestAFileThatAScanDoesNotSeeKeepsItsPlace(t *testing.T) {
 	want("the live one is missed", oldest, older, live, fresh)
 }
 
+// TestACompressedFileOfNothingHoldsNothingUp has a file vanish whose siblings are compressed and empty, as logrotate leaves them where
+// nobody wrote: what vanished is given up, and the others are read.
+func TestACompressedFileOfNothingHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	for _, suffix := range []string{".gz", ".zst"} {
+		_, path := file1(t)
+		a := newFakeAgent(t)
+		c := testConfig(path)
+		appendTo(t, path, textOf(0, 100))
+		r := start(t, a, c)
+		until(t, "first lines", has(a, 100))
+		r.stop()
+		a.crash()
+		must(t, os.Remove(path))
+		appendTo(t, path+".1", "")
+		compressAs(t, path+".1", suffix)
+		appendTo(t, path, textOf(100, 200))
+		start(t, a, c)
+		until(t, "the lines after", has(a, 200))
+		wantLines(t, a, 200)
+		if n := a.count("lost_files", "gone"); n != 1 {
+			t.Errorf("%d files counted as lost", n)
+		}
+	}
+}
+
 func TestACompressedFileThatIsStillEmptyIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	_, path := file1(t)

@@ -356,7 +356,7 @@ func TestR22OddBytesNeverStopAFile(t *testing.T) {
 	waitFor(t, "the last record arrives", func() bool { return holds(b.out, last) })
 	a.stop()
 	r := verify(t, []*writer{w}, b.out)
-	if n := len(r.others); n < 3 || n > 6 {
+	if n := len(r.others); n < 1 || n > 6 { // most continue the record before them
 		t.Errorf("the odd lines became %d records", n)
 	}
 }
