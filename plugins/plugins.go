@@ -127,6 +127,10 @@ type Confirmer interface {
 // another error.
 var ErrGone = errors.New("the records are gone")
 
+// ErrLater is wrapped by CanReplay's errors when the records are there and only cannot be read at present, as a file without the right
+// to read it: Run reads them once they can be.
+var ErrLater = errors.New("the records cannot be read at present")
+
 // KeptError is Restore's answer when it could not cut back: what follows may repeat what is there.
 type KeptError struct{ Reason string }
 

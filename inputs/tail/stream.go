@@ -149,6 +149,9 @@ func newStream(name, lane string, m meta) *stream {
 	return &stream{name: name, lane: lane, meta: m, want: event.MaxBatchBytes, places: slices.Clone(m.Proofs)}
 }
 
+// inode is that of the file that held the stream when it was last looked at.
+func (s *stream) inode() fileID { return fileID{s.meta.Dev, s.meta.Ino} }
+
 // place is a position that was read past, with the hash of the up to 1 KiB before it.
 type place struct {
 	Off int64  `json:"o"`

@@ -266,6 +266,8 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 		}
 		rested := !h.unsettled && before.agrees(after, m.Path, max(s.pos, to.Seq, int64(need)))
 		switch {
+		case rested && len(h.faults) > 0 && h.there:
+			return nil, nil, fmt.Errorf("searching the content of %s after byte %d: %w: %w", m.Path, from.Seq, errors.Join(h.faults...), plugins.ErrLater)
 		case rested && len(h.faults) > 0:
 			return nil, nil, fmt.Errorf("searching the content of %s after byte %d: %w", m.Path, from.Seq, errors.Join(h.faults...))
 		case rested:
@@ -295,11 +297,12 @@ type hunt struct {
 	found     content
 	faults    []error
 	unsettled bool // a file could not be opened because it was renamed, or is being written
+	there     bool // the stream's own file could not be opened, and is as long as it has to be
 }
 
 // look looks at files until it finds the content, in the file with the stream's inode if that holds it.
 func (h *hunt) look(spots []spot) {
-	h.faults, h.unsettled = nil, false
+	h.faults, h.unsettled, h.there = nil, false, false
 	for _, at := range spots {
 		if st, ok := h.differ[at.id]; ok && st == at.st {
 			continue
@@ -315,6 +318,8 @@ func (h *hunt) try(path string) {
 			h.unsettled = true // it was there just before
 		} else {
 			h.faults = append(h.faults, err)
+			fi, err := h.in.fs.stat(path)
+			h.there = h.there || err == nil && idOf(fi) == h.s.inode() && fi.Size() >= h.s.pos
 		}
 		return
 	}
@@ -326,7 +331,7 @@ func (h *hunt) try(path string) {
 		_ = f.Close()
 		return
 	}
-	mine := idOf(fi) == fileID{h.s.meta.Dev, h.s.meta.Ino}
+	mine := idOf(fi) == h.s.inode()
 	if h.found != nil && !mine {
 		_ = f.Close()
 		return

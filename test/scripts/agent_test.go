@@ -4,6 +4,7 @@ package scripts
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,6 +63,7 @@ type setup struct {
 	output string // default: a file
 	policy string // keys beside the output's
 	also   string // another output
+	every  string // checkpoint_interval; default: 100ms
 }
 
 // write makes the configuration.
@@ -87,14 +89,14 @@ func (b *box) write(s setup) {
 	}
 	paths, err := json.Marshal(s.paths)
 	ok(b.t, err)
-	text := fmt.Sprintf(`agent: {state_dir: %q, listen: "127.0.0.1:0", admin_socket: %q, checkpoint_interval: 100ms, node_id: box%s}
+	text := fmt.Sprintf(`agent: {state_dir: %q, listen: "127.0.0.1:0", admin_socket: %q, checkpoint_interval: %s, node_id: box%s}
 pipelines:
   - name: main
     inputs:
       - {tail: {paths: %s, timezone: UTC, sweep: 200ms%s}, id: in}
     outputs:
       - {%s, id: out%s}
-%s`, b.state(), b.socket(), s.agent, paths, s.tail, s.output, s.policy, s.also)
+%s`, b.state(), b.socket(), cmp.Or(s.every, "100ms"), s.agent, paths, s.tail, s.output, s.policy, s.also)
 	ok(b.t, os.WriteFile(b.config, []byte(text), 0o644))
 }
 

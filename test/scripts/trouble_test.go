@@ -66,6 +66,52 @@ func TestR27AnUnreadableFileIsNamedAndReadOnceItCanBe(t *testing.T) {
 	}
 }
 
+// TestR27AKillWhileALogIsUnreadableDoublesNothing kills the agent while it may not open one of its logs: at the start the output is
+// cut back all the same, because the log is there, and what is missing of it comes once it can be read.
+func TestR27AKillWhileALogIsUnreadableDoublesNothing(t *testing.T) {
+	t.Parallel()
+	needRoot(t, "to run the agent as another user")
+	const nobody = 65534
+	setpriv := need(t, "setpriv")
+	b := newBox(t)
+	b.write(setup{every: "2s"})
+	for _, d := range []string{filepath.Join(b.dir, "out"), b.state()} {
+		ok(t, os.MkdirAll(d, 0o755))
+		ok(t, os.Chown(d, nobody, nobody))
+	}
+	bin := filepath.Join(b.dir, "stacktrail")
+	ok(t, copyFile(stacktrail(t), bin))
+	ok(t, os.Chmod(bin, 0o755))
+	locked, open := newWriter(t, b.log("locked.log"), 1), newWriter(t, b.log("open.log"), 2)
+	start := func() *agent {
+		return b.launch(setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", bin, "run", "-c", b.config)
+	}
+	a, cut := start(), int64(0)
+	for range 3 {
+		locked.lines(100)
+		open.lines(100)
+		arrive(t, a, b.out, locked.count()+open.count())
+		pause(t, b)
+		locked.lines(100)
+		open.lines(100)
+		arrive(t, a, b.out, locked.count()+open.count())
+		ok(t, os.Chmod(locked.path, 0))
+		a.kill()
+		open.lines(100)
+		a = start()
+		a.says("a source cannot be read at present")
+		a.says("msg=started")
+		cut += a.cutBytes()
+		ok(t, os.Chmod(locked.path, 0o644))
+		arrive(t, a, b.out, locked.count()+open.count())
+	}
+	a.stop()
+	verify(t, []*writer{locked, open}, b.out)
+	if cut == 0 {
+		t.Error("nothing was cut back: the test proves nothing")
+	}
+}
+
 // TestC04AFullDiskIsWaitedOut fills the small disk on which the output is, and makes room again. (C04 for the output)
 func TestC04AFullDiskIsWaitedOut(t *testing.T) {
 	t.Parallel()

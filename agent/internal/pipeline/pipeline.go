@@ -6,6 +6,7 @@ package pipeline
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -348,7 +349,11 @@ func (p *Pipeline) unreadable(ctx context.Context, o *output) string {
 			return fmt.Sprintf("input %q cannot read stream %s again", s.Input, s.Name)
 		}
 		at, _ := o.position(s.Name)
-		if err := in.replayer.CanReplay(ctx, p.streamInfo(s.Name), at); err != nil {
+		err := in.replayer.CanReplay(ctx, p.streamInfo(s.Name), at)
+		switch {
+		case errors.Is(err, plugins.ErrLater):
+			p.log.Warn("a source cannot be read at present: what is missing of it comes later", "stream", s.Name, "error", err)
+		case err != nil:
 			return err.Error()
 		}
 	}
