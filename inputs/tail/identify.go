@@ -162,7 +162,7 @@ func (l *lineage) whose(ctx context.Context, f *file, head []byte, now time.Time
 		switch {
 		case m == holds && (best == nil || s.pos > best.pos):
 			best = s
-		case m == tooShort && f.rotated && f.was != s && now.Sub(f.grew) < l.r.cfg.growWait(f.c) && !l.r.env.Once:
+		case m == tooShort && f.rotated && f.was != s && s.mayGrow(f.c) && now.Sub(f.grew) < l.r.cfg.growWait(f.c) && !l.r.env.Once:
 			wait = true
 		case m == tooShort && f.rotated && f.was != s:
 			// It does not grow any more and ends before the position: copytruncate copied it, more was written and read, and only
@@ -253,7 +253,7 @@ func (l *lineage) adopt(s *stream, f *file) {
 		old.s, old.copyOf = nil, s
 	}
 	moved := s.meta.Ino != 0 && (s.meta.Dev != f.id.dev || s.meta.Ino != f.id.ino)
-	s.file, f.s, f.copyOf, f.was = f, s, nil, nil
+	s.file, s.emptied, f.s, f.copyOf, f.was = f, false, s, nil, nil
 	s.lost, s.searches = false, 0
 	s.clear = 0
 	if moved && f.rotated {

@@ -19,22 +19,29 @@ type births struct {
 	// failed: it was not there any more when it was to be opened. An event will say whether it was renamed or removed; inodes do not,
 	// since the next file may have the same one.
 	failed map[string]bool
+	// The event before was that a file was given another name, which the next event tells; moving says that nobody has seen the file.
+	renamed, moving bool
 }
 
 // event takes an event about a path that matches; lost says that a file was removed before it could be opened.
 func (b *births) event(e fsnotify.Event) (lost bool) {
+	renamed, moving := b.renamed, b.moving
+	b.renamed, b.moving = false, false
 	switch {
 	case e.Op.Has(fsnotify.Create):
-		if b.seen[e.Name] > 0 {
+		switch {
+		case b.seen[e.Name] > 0:
 			b.seen[e.Name]--
-		} else if len(b.told) < maxBorn {
+		case renamed && !moving: // known under its old name
+		case len(b.told) < maxBorn:
 			b.told[e.Name] = true
 		}
 	case e.Op.Has(fsnotify.Remove):
 		lost = b.told[e.Name] || b.failed[e.Name]
 		delete(b.told, e.Name)
 		delete(b.failed, e.Name)
-	case e.Op.Has(fsnotify.Rename): // it shows under its new name
+	case e.Op.Has(fsnotify.Rename):
+		b.renamed, b.moving = true, b.told[e.Name] || b.failed[e.Name]
 		delete(b.told, e.Name)
 		delete(b.failed, e.Name)
 	}

@@ -150,7 +150,7 @@ func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (fin
 			l.r.fail(path, err)
 			sure = false
 		}
-		if age, wait := now.Sub(fi.ModTime()), l.r.cfg.growWait(c); m == tooShort && age < wait && age > -wait {
+		if age, wait := now.Sub(fi.ModTime()), l.r.cfg.growWait(c); m == tooShort && s.mayGrow(c) && age < wait && age > -wait {
 			growing = true // it may be a copy that is being written
 		}
 		if m != holds {
@@ -187,6 +187,12 @@ func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (fin
 	return missing, nil
 }
 
+// mayGrow reports whether content that ends before the position may be a copy of the stream that is still being written.
+func (s *stream) mayGrow(c content) bool {
+	_, packed := c.(*unpacked)
+	return packed || !s.emptied
+}
+
 // lose gives up the search: what is known to have been there and not read is counted.
 func (l *lineage) lose(ctx context.Context, s *stream) error {
 	if !s.named {
@@ -221,7 +227,7 @@ func (l *lineage) rewritten(f *file) {
 	l.r.env.Log.Info("file was truncated or rewritten in place", "path", f.path, "read", s.pos, "seen", s.meta.End)
 	l.stopLive(f)
 	l.unregister(s)
-	s.file, s.searches, s.searched = nil, 0, time.Time{}
+	s.file, s.emptied, s.searches, s.searched = nil, true, 0, time.Time{}
 	f.s, f.was = nil, s
 	f.started, f.ended, f.proved, f.idle, f.static, f.reported = false, false, false, false, f.gz, false
 	f.grew = time.Now()

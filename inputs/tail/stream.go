@@ -138,6 +138,9 @@ type stream struct {
 
 	places []place // that were passed, oldest first
 
+	// emptied: its file was cut or written anew in place, so that whoever copied it before has finished.
+	emptied bool
+
 	lost     bool // searched for in vain: what was not read is counted
 	searches int
 	searched time.Time

@@ -12,6 +12,9 @@
 // counted (stacktrail_input_lost_bytes_total) and named in the log with its range; the rest nobody can count. Use create with a
 // program that opens its file again, where that matters.
 //
+// A log that is removed, rather than rotated, within a checkpoint's interval before the agent is killed may be repeated by a file output
+// at the next start, with what other logs gave in that time: what cannot be read again must not be cut off. The log says so.
+//
 // A file that is made and removed before it could be opened is counted, too (lost_files). On network file systems, and where the system
 // refuses to tell of changes (inotify limits), files are looked at every sweep instead. At most 4,096 files are held open, or three
 // quarters of the process's limit if that is less: of more, those that are read to their ends are closed until they change.
