@@ -41,6 +41,7 @@ type file struct {
 	id      fileID
 	path    string // where it was last seen
 	present bool   // it is still there
+	ordered bool   // it has its place among the lineage's files
 	rotated bool   // it has a rotation's name, or is gone from where it was
 	static  bool   // nothing will be appended: a copy, or compressed
 	gz      bool
@@ -282,7 +283,7 @@ func (l *lineage) take(now time.Time) (came bool) {
 	slices.SortStableFunc(entries, func(a, b found) int { return cmp.Compare(a.stamp.mtime, b.stamp.mtime) })
 	replaced := slices.ContainsFunc(entries, func(e found) bool { return e.path == l.key })
 	l.siblings = l.siblings[:0]
-	spots := sync.OnceValue(func() []string { return l.spots(entries) })
+	spots := sync.OnceValues(func() ([]string, bool) { return l.spots(entries) })
 	for _, e := range entries {
 		f := l.byID[e.id]
 		if f != nil {
@@ -446,12 +447,14 @@ func (l *lineage) drop(f *file) {
 }
 
 // order sorts the files, the oldest first: those that are there as names tell, and where they do not, as they were. What is gone
-// keeps its place among the others: a scan in the middle of a rotation may see any of them under no name.
+// keeps its place among those that were there with it: a scan in the middle of a rotation may see any of them under no name.
 func (l *lineage) order() {
-	was := make(map[*file]int, len(l.files))
+	was := make(map[*file]int, len(l.files)) // from 1; a file that came since has no place
 	var sorted, gone []*file
 	for i, f := range l.files {
-		was[f] = i
+		if f.ordered {
+			was[f] = i + 1
+		}
 		if f.present {
 			sorted = append(sorted, f)
 		} else {
@@ -470,7 +473,15 @@ func (l *lineage) order() {
 		if at < 0 {
 			at = len(sorted)
 		}
+		for ; at > 0 && was[sorted[at-1]] == 0; at-- { // what came since is younger, unless its name says otherwise
+			if is, known := older(sorted[at-1].path, f.path); known && is {
+				break
+			}
+		}
 		sorted = slices.Insert(sorted, at, f)
+	}
+	for _, f := range sorted {
+		f.ordered = true
 	}
 	l.files = sorted
 }

@@ -48,11 +48,12 @@ func (b *births) event(e fsnotify.Event) (lost bool) {
 	return lost
 }
 
-// sight takes a new file that a scan saw.
-func (b *births) sight(path string) {
+// sight takes a file that a scan saw; fresh says that the scan before did not. A file that took the place and the inode of another
+// does not look fresh.
+func (b *births) sight(path string, fresh bool) {
 	if b.told[path] {
 		delete(b.told, path)
-	} else if len(b.seen) < maxBorn {
+	} else if fresh && len(b.seen) < maxBorn {
 		b.seen[path]++
 	}
 }
@@ -76,9 +77,9 @@ func (c *scanner) miss(path string, id fileID) {
 func (c *scanner) tellMissed(all []sight) {
 	for _, s := range all {
 		delete(c.missed, s.id)
-		if s.name.fresh {
+		if fresh := s.name.fresh; fresh || len(c.births.told) > 0 {
 			s.name.fresh = false
-			c.births.sight(s.path)
+			c.births.sight(s.path, fresh)
 		}
 	}
 	for _, path := range c.missed {

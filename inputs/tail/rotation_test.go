@@ -377,6 +377,34 @@ func TestWhereNamesDoNotTellFilesKeepTheOrderOfTheirAppearance(t *testing.T) {
 	}
 }
 
+func TestAFileUnderNoNameKeepsItsPlaceWhenOthersCome(t *testing.T) {
+	t.Parallel()
+	gone := func(path string) *file { return &file{path: path, ordered: true, rotated: true} }
+	was := func(path string) *file {
+		return &file{path: path, present: true, ordered: true, rotated: path != "/x.log"}
+	}
+	came := func(path string) *file { return &file{path: path, present: true, rotated: path != "/x.log"} }
+	for _, c := range []struct {
+		files []*file
+		want  string
+	}{
+		{[]*file{was("/x.log.3"), gone("/x.log.2"), was("/x.log.1"), was("/x.log"), came("/x.log.9.gz")}, "/x.log.9.gz /x.log.3 /x.log.2 /x.log.1 /x.log"},
+		{[]*file{gone("/x.log.2"), was("/x.log"), came("/x.log.1")}, "/x.log.2 /x.log.1 /x.log"},
+		{[]*file{gone("/x.log"), came("/x.log.1"), came("/x.log")}, "/x.log.1 /x.log /x.log"},
+		{[]*file{was("/x.log.1"), gone("/x.log.old"), came("/x.log")}, "/x.log.1 /x.log.old /x.log"},
+	} {
+		l := &lineage{files: c.files}
+		l.order()
+		var got []string
+		for _, f := range l.files {
+			got = append(got, f.path)
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("order %v, want %s", got, c.want)
+		}
+	}
+}
+
 func TestWhateverNameRotationGivesNothingIsLostOrReadTwice(t *testing.T) {
 	t.Parallel()
 	for _, suffix := range []string{

@@ -264,6 +264,9 @@ func TestAFileThatAScanDoesNotSeeKeepsItsPlace(t *testing.T) {
 	older := &file{path: "x.log.1", rotated: true, present: true, seen: now}
 	live := &file{path: "x.log", present: true, seen: now}
 	l := &lineage{files: []*file{oldest, older, live}}
+	for _, f := range l.files {
+		f.ordered = true
+	}
 	want := func(when string, want ...*file) {
 		t.Helper()
 		l.order()

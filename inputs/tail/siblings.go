@@ -2,7 +2,9 @@ package tail
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -18,8 +20,9 @@ type headAt struct {
 // wanted reports whether a sibling that the patterns do not match has to be read: it holds a stream that is known, or lines that
 // are younger than those of one. Where the files of known streams stand tells that by the names: what is older than all of them
 // was there before the agent came and is left alone. Only where names do not tell, the time does: what was written after the
-// agent saw the log first is not older than what is followed. spots are the paths at which known streams are.
-func (l *lineage) wanted(e found, spots func() []string, now time.Time) bool {
+// agent saw the log first is not older than what is followed. spots are the paths at which known streams are; where these cannot be told
+// because rotation goes on, the next scan decides.
+func (l *lineage) wanted(e found, spots func() ([]string, bool), now time.Time) bool {
 	for _, s := range l.streams {
 		if s.file != nil || !s.drained || s.meta.Ino != e.id.ino || s.meta.Dev != e.id.dev {
 			continue
@@ -46,7 +49,12 @@ func (l *lineage) wanted(e found, spots func() []string, now time.Time) bool {
 	if !l.r.env.Window.IsZero() {
 		return young // it is not about what is followed, but about a time
 	}
-	for _, at := range spots() {
+	paths, sure := spots()
+	if !sure {
+		l.askScan()
+		return false
+	}
+	for _, at := range paths {
 		if at == e.path {
 			return true
 		}
@@ -63,30 +71,40 @@ func (l *lineage) wanted(e found, spots func() []string, now time.Time) bool {
 	return young
 }
 
-// spots finds the paths at which files of known streams are now. An inode alone does not say so: a file may have been truncated, or
-// be another one by now. Neither does a first line that several files begin with.
-func (l *lineage) spots(entries []found) []string {
+// spots finds the paths at which files of known streams are now; sure is false when one of the files is not where the scan saw it. An
+// inode alone does not say so: a file may have been truncated, or be another one by now. Neither does a first line that several files
+// begin with.
+func (l *lineage) spots(entries []found) (paths []string, sure bool) {
 	at := make(map[fileID]found, len(entries))
 	for _, e := range entries {
 		at[e.id] = e
 	}
-	var paths []string
 	for _, s := range l.streams {
 		if s.meta.Pipe {
 			continue
 		}
-		id := fileID{s.meta.Dev, s.meta.Ino}
+		id := s.inode()
 		if s.file != nil {
 			id = s.file.id
 		}
-		if e, ok := at[id]; ok && l.stands(s, e) {
-			paths = append(paths, e.path)
-			continue
+		if e, ok := at[id]; ok {
+			stands, sure := l.stands(s, e)
+			if !sure {
+				return nil, false
+			}
+			if stands {
+				paths = append(paths, e.path)
+				continue
+			}
 		}
 		begin := 0
 		path := ""
 		for _, e := range entries {
-			if l.begins(s, e) {
+			begins, sure := l.begins(s, e)
+			if !sure {
+				return nil, false
+			}
+			if begins {
 				begin++
 				path = e.path
 			}
@@ -95,17 +113,31 @@ func (l *lineage) spots(entries []found) []string {
 			paths = append(paths, path)
 		}
 	}
-	return paths
+	return paths, true
+}
+
+// openSeen opens a file that a scan saw. moved says that it is not there any more, or that another one is.
+func (l *lineage) openSeen(e found) (o *os.File, moved bool) {
+	o, err := l.r.fs.open(e.path)
+	if err != nil {
+		return nil, errors.Is(err, os.ErrNotExist)
+	}
+	fi, err := o.Stat()
+	if err == nil && idOf(fi) == e.id {
+		return o, false
+	}
+	_ = o.Close() // only looked at
+	return nil, err == nil
 }
 
 // stands reports whether a file with the inode of a stream holds it.
-func (l *lineage) stands(s *stream, e found) bool {
+func (l *lineage) stands(s *stream, e found) (stands, sure bool) {
 	if e.stamp == (stamp{s.meta.Size, s.meta.Time}) {
-		return true
+		return true, true
 	}
-	o, err := l.r.fs.open(e.path)
-	if err != nil {
-		return false
+	o, moved := l.openSeen(e)
+	if o == nil {
+		return false, !moved
 	}
 	if compressed(o, e.path) { // decompressing all of it to find out would be dear
 		_ = o.Close()
@@ -114,16 +146,16 @@ func (l *lineage) stands(s *stream, e found) bool {
 	c := open(newHandle(o), false)
 	defer c.close()
 	m, err := s.matches(context.Background(), c, s.pos, s.sum, &l.w.x)
-	return err == nil && m == holds
+	return err == nil && m == holds, true
 }
 
 // begins reports whether a file begins as a stream does.
-func (l *lineage) begins(s *stream, e found) bool {
+func (l *lineage) begins(s *stream, e found) (begins, sure bool) {
 	h, ok := l.heads[e.id]
 	if !ok || h.st != e.stamp {
-		o, err := l.r.fs.open(e.path)
-		if err != nil {
-			return false
+		o, moved := l.openSeen(e)
+		if o == nil {
+			return false, !moved
 		}
 		c := open(newHandle(o), compressed(o, e.path))
 		n, _ := c.readAt(context.Background(), l.w.x.block()[:proof], 0)
@@ -132,7 +164,7 @@ func (l *lineage) begins(s *stream, e found) bool {
 		l.heads[e.id] = h
 	}
 	sum, size := s.head()
-	return size <= len(h.head) && xxh3.Hash(h.head[:size]) == sum
+	return size <= len(h.head) && xxh3.Hash(h.head[:size]) == sum, true
 }
 
 // forgetSights forgets what was noted about files that are not there any more: their inodes may become others'.

@@ -93,6 +93,10 @@ func TestC01Soak(t *testing.T) {
 	v := newVerifier(writers...)
 	ok(t, v.file(s.b.out))
 	r := v.result()
+	// A rotated log is waited for its grace, because the agent, which does not own it, cannot know who has it open. Here a log is rotated
+	// many times within that, so that files may overtake each other; lines of one file never do.
+	t.Logf("%d files overtook another", len(r.outOfOrder))
+	r.outOfOrder = nil
 	r.exact(t)
 	s.said()
 	if t.Failed() {
