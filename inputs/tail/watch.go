@@ -83,8 +83,8 @@ func (c *scanner) run(ctx context.Context) {
 // event wakes whoever an event is about and reports whether a scan is due.
 func (c *scanner) event(e fsnotify.Event) (scan bool) {
 	c.touched = true
-	if e.Op != fsnotify.Write && c.r.matches(e.Name) && c.births.event(e) {
-		c.tellGone(e.Name)
+	if e.Op != fsnotify.Write && c.r.matches(e.Name) && c.births.event(e) && !rotationOf(filepath.Base(e.Name)).rotated {
+		c.tellGone(e.Name) // what rotation made stood in another file before, or is compressed by now: a search tells if it is lost
 	}
 	if e.Op == fsnotify.Write {
 		if at, ok := c.paths[e.Name]; ok {
