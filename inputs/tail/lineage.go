@@ -87,6 +87,7 @@ type lineage struct {
 	posted []found // latest scan, nil when it was taken
 	fresh  bool
 	have   map[fileID]bool // files that need not be opened by the scan
+	held   map[fileID]bool // files that are open
 	owed   map[fileID]bool // files that the patterns matched and that could not be opened: they are read under other names, too
 	queued bool            // guarded by w.mu
 
@@ -136,6 +137,23 @@ func (l *lineage) knows(id fileID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.have[id]
+}
+
+// holds reports whether the lineage has the file open: then its inode is no other file's.
+func (l *lineage) holds(id fileID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[id]
+}
+
+func (l *lineage) setHeld(id fileID, held bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if held {
+		l.held[id] = true
+	} else {
+		delete(l.held, id)
+	}
 }
 
 func (l *lineage) setHave(id fileID, have bool) {

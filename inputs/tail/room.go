@@ -61,6 +61,7 @@ func (l *lineage) hold(f *file, h *handle, c content) {
 	_, f.gz = c.(*unpacked)
 	f.h, f.c = h, c
 	l.r.held.Add(1)
+	l.setHeld(f.id, true)
 }
 
 // letGo closes the descriptor of f, if it holds one.
@@ -71,6 +72,7 @@ func (l *lineage) letGo(f *file) {
 	f.c.close()
 	f.c, f.h = nil, nil
 	l.r.held.Add(-1)
+	l.setHeld(f.id, false)
 }
 
 // makeRoom closes live files that are read to their ends while others wait for descriptors. The scans tell when they change.

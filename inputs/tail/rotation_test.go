@@ -377,6 +377,51 @@ func TestWhereNamesDoNotTellFilesKeepTheOrderOfTheirAppearance(t *testing.T) {
 	}
 }
 
+// TestAnInodeOfAnotherLogIsAFileOfThisOne has a log begin with the inode of another log's rotated file, between two looks.
+func TestAnInodeOfAnotherLogIsAFileOfThisOne(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	one, two := filepath.Join(dir, "one.log"), filepath.Join(dir, "two.log")
+	a := newFakeAgent(t)
+	c := testConfig(one, two)
+	n := 0
+	write := func(path string) {
+		appendTo(t, path, textOf(n, n+20))
+		n += 20
+	}
+	used := 0
+	for range 20 {
+		write(one)
+		r := start(t, a, c)
+		until(t, "all lines", has(a, n))
+		must(t, os.Rename(one, one+".1"))
+		known := len(a.Known())
+		until(t, "the rotated file to be done", func() bool { return a.drained() >= known })
+		was := idAt(t, one+".1")
+		must(t, os.Remove(one+".1"))
+		write(two)
+		if idAt(t, two) == was {
+			used++
+		}
+		until(t, "the other log's lines", has(a, n))
+		r.stop()
+		for _, k := range a.Known() {
+			if m, err := decodeMeta(k.Meta); err == nil && m.File == two && m.Path != two {
+				t.Errorf("%s is read as a file of %s", m.File, m.Path)
+			}
+		}
+		a.crash()
+		must(t, os.Rename(two, two+".1"))
+	}
+	start(t, a, c)
+	write(one)
+	until(t, "the last lines", has(a, n))
+	wantLines(t, a, n)
+	if used == 0 {
+		t.Error("no inode was used again: the test proves nothing")
+	}
+}
+
 func TestAFileUnderNoNameKeepsItsPlaceWhenOthersCome(t *testing.T) {
 	t.Parallel()
 	gone := func(path string) *file { return &file{path: path, ordered: true, rotated: true} }

@@ -164,7 +164,7 @@ func (r *run) lineage(key string) *lineage {
 	_, _ = h.Write([]byte(key))
 	l = &lineage{
 		r: r, w: r.workers[int(h.Sum32()%uint32(len(r.workers)))], key: key, first: true, initial: r.begins,
-		have: map[fileID]bool{}, owed: map[fileID]bool{}, byID: map[fileID]*file{}, history: map[fileID]stamp{}, heads: map[fileID]headAt{},
+		have: map[fileID]bool{}, held: map[fileID]bool{}, owed: map[fileID]bool{}, byID: map[fileID]*file{}, history: map[fileID]stamp{}, heads: map[fileID]headAt{},
 		streams: r.known[key],
 	}
 	for _, s := range l.streams {

@@ -70,6 +70,7 @@ type scanner struct {
 	empty   map[string]*emptiness
 	matched []bool // patterns that something matches, as of the last look
 	births  births
+	stamps  map[fileID]stamp  // of the files that the last scan handed over
 	missed  map[fileID]string // files that were not where they were seen when they were to be opened, if no event will tell why
 	packed  map[string]bool   // folders and suffixes of compressed files of which it was said that they are not read
 	vague   int               // scans in a row that saw no two times the same
@@ -105,6 +106,7 @@ const (
 func newScanner(r *run) *scanner {
 	c := &scanner{
 		r: r, folders: map[string]*folder{}, expand: true, paths: map[string]watched{}, empty: map[string]*emptiness{}, missed: map[fileID]string{},
+		stamps: map[fileID]stamp{},
 		births: births{told: map[string]bool{}, seen: map[string]int{}, failed: map[string]bool{}},
 		packed: map[string]bool{},
 		posted: map[*lineage][]found{}, first: true, changed: true,
@@ -194,6 +196,11 @@ func (c *scanner) scan() {
 				continue
 			}
 			l := owner[e.id]
+			// A file that is not held open may be gone, and its inode another's by now: under another path it is the same only if nothing
+			// else about it changed.
+			if l != nil && l.key != e.name.lineage && c.r.place[e.id] != e.path && c.stamps[e.id] != e.stamp && !l.holds(e.id) {
+				l = nil
+			}
 			if l == nil {
 				if l = c.r.lineages[e.name.lineage]; l == nil && e.matched {
 					l = c.r.lineage(c.origin(e.found))
@@ -214,9 +221,11 @@ func (c *scanner) scan() {
 					continue
 				}
 				l.setHave(e.id, true)
+				l.setHeld(e.id, true)
 				owner[e.id] = l
 			}
 			c.r.place[e.id] = e.path
+			c.stamps[e.id] = e.stamp
 			result[l] = append(result[l], e.found)
 			c.paths[e.path] = watched{l, e.name}
 			if e.name.link {
@@ -228,6 +237,7 @@ func (c *scanner) scan() {
 	for id := range c.r.place {
 		if !taken[id] {
 			delete(c.r.place, id)
+			delete(c.stamps, id)
 		}
 	}
 	for _, l := range c.r.lineages {
