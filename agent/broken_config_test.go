@@ -252,7 +252,6 @@ func TestFaultyExpressionsAndNamesAreNamedAtTheirPlace(t *testing.T) {
 		{"path: /srv/out/x.ndjson", "path: x.ndjson", 10, "", "absolute"},
 		{"path: /srv/out/x.ndjson", "path: '/srv/{{servce}}.ndjson'", 10, "", ""},
 		{"        when: slow_bool", "        queue: {on_full: reread}\n        when: slow_bool", 11, "", "not built yet"},
-		{"        when: slow_bool", "        naming: ecs\n        when: slow_bool", 11, "", "not built yet"},
 		{"        when: slow_bool", "        workers: 2\n        when: slow_bool", 11, "", "one worker"},
 		{"        when: slow_bool", "        queue: {bytes: 100MiB}\n        when: slow_bool", 1, "", "memory_limit"},
 		{"- name: p", "- name: ../p", 2, "", "good name"},

@@ -32,6 +32,7 @@ type parseOptions struct {
 	naming   string
 	eventID  bool
 	unparsed bool
+	mask     bool
 }
 
 func newParseCommand(reg *plugins.Registry) *cobra.Command {
@@ -44,12 +45,13 @@ it stands. Lines that no format knows go to standard error with the reason, and 
 		Example: `  stacktrail parse /var/log/nova/nova-api.log
   zcat old.gz | stacktrail parse --format haproxy-http --timezone Europe/Berlin`,
 		RunE: func(cmd *cobra.Command, files []string) error {
-			if opt.naming != "ovh" {
-				return fmt.Errorf("--naming %s is not built yet: use ovh", opt.naming)
+			naming, err := schema.NamingByName(opt.naming)
+			if err != nil {
+				return fmt.Errorf("--naming: %w", err)
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
-			p := newParser(reg, opt, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			p := newParser(reg, opt, naming, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			return p.all(ctx, files)
 		},
 	}
@@ -57,8 +59,9 @@ it stands. Lines that no format knows go to standard error with the reason, and 
 	f.StringVar(&opt.format, "format", "auto", "format of the lines, or auto")
 	f.StringVar(&opt.timezone, "timezone", "Local", "zone of times that carry none")
 	f.StringVar(&opt.records, "records", "access", "access, or all: service-log lines too")
-	f.StringVar(&opt.naming, "naming", "ovh", "names of the fields")
+	f.StringVar(&opt.naming, "naming", "ovh", "names of the fields: ovh, ecs or otel")
 	f.BoolVar(&opt.eventID, "event-id", false, "add event_id")
+	f.BoolVar(&opt.mask, "mask-tokens", true, "put *** for tokens, passwords and signatures")
 	f.BoolVar(&opt.unparsed, "unparsed-events", false, "print lines that no format knows as events too, not on standard error")
 	return cmd
 }
@@ -81,10 +84,10 @@ type parser struct {
 	buf     []byte
 }
 
-func newParser(reg *plugins.Registry, opt parseOptions, out, errs io.Writer) *parser {
+func newParser(reg *plugins.Registry, opt parseOptions, naming schema.Naming, out, errs io.Writer) *parser {
 	return &parser{
 		reg: reg, opt: opt, out: bufio.NewWriterSize(out, 256<<10), errs: bufio.NewWriterSize(errs, 64<<10),
-		enc:  schema.NewEncoder(schema.EncodeOptions{Newline: true, EventID: opt.eventID}),
+		enc:  schema.NewEncoder(schema.EncodeOptions{Newline: true, EventID: opt.eventID, Naming: naming}),
 		pool: event.NewPool(32<<20, event.Forget),
 	}
 }
@@ -141,6 +144,7 @@ func (e *usageError) Error() string { return e.err.Error() }
 func (p *parser) one(ctx context.Context, input, name string, settings map[string]any) error {
 	p.name = name
 	settings["format"], settings["timezone"], settings["records"], settings["unparsed"] = p.opt.format, p.opt.timezone, p.opt.records, "keep"
+	settings["mask_tokens"] = p.opt.mask
 	doc, err := json.Marshal(settings) // JSON is YAML
 	if err != nil {
 		return fmt.Errorf("preparing %s: %w", name, err)

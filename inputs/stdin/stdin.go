@@ -40,6 +40,9 @@ const (
 
 // New builds the input.
 func New(c Config, env plugins.Env) (plugins.Input, error) {
+	if err := c.Prepare(); err != nil {
+		return nil, err
+	}
 	if _, err := lines.New(c.Config, lines.Options{}); err != nil {
 		return nil, err
 	}

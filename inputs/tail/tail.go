@@ -55,6 +55,9 @@ func New(c Config, env plugins.Env) (plugins.Input, error) {
 	for _, p := range c.Paths {
 		in.paths = append(in.paths, filepath.Clean(p))
 	}
+	if err := in.cfg.Prepare(); err != nil {
+		return nil, err
+	}
 	if _, err := in.newMaker(nil, time.Time{}); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
+	"github.com/stacktrail/stacktrail/plugins/schema"
 )
 
 const (
@@ -92,13 +93,18 @@ func (r *request) build(o *output) {
 		}
 		r.body = append(r.body, r.id(i)...)
 		r.body = append(r.body, "\"}}\n"...)
+		stamped := false
 		if o.index == nil {
-			r.body = append(r.body, `{"@timestamp":`...)
-			r.body = event.AppendTime(r.body, c.of(e))
+			at := c.of(e)
+			// ECS calls the event's own instant so, and a name stands once.
+			if stamped = o.naming() != schema.ECS || e.Time.IsZero(); stamped {
+				r.body = append(r.body, `{"@timestamp":`...)
+				r.body = event.AppendTime(r.body, at)
+			}
 		}
 		from := len(r.body)
 		r.body = o.enc.Append(r.body, e)
-		if o.index == nil {
+		if stamped {
 			r.body[from] = ',' // it was the opening brace
 		}
 		// An object's text may have line ends between its parts. Here they would end the document.

@@ -20,7 +20,7 @@ import (
 var _ plugins.Preparer = (*output)(nil)
 
 const (
-	// componentName is the component template with the schema's fields, one for all outputs of a cluster.
+	// componentName is the component template with the schema's fields, one for all outputs of a cluster with the same naming.
 	componentName = "stacktrail-schema-" + schema.Version
 	// templatePriority is above that of the templates that Elasticsearch brings along (100).
 	templatePriority = 200
@@ -61,13 +61,33 @@ func fieldMapping(f *schema.Field, openSearch bool) object {
 
 func keyword() object { return object{"type": "keyword", "ignore_above": ignoreAbove} }
 
+// put sets the mapping of a field by its name, whose dots are objects in objects.
+func put(properties object, name string, mapping object) {
+	first, rest, nested := strings.Cut(name, ".")
+	if !nested {
+		properties[first] = mapping
+		return
+	}
+	within, ok := properties[first].(object)
+	if !ok {
+		within = object{"properties": object{}}
+		properties[first] = within
+	}
+	put(within["properties"].(object), rest, mapping)
+}
+
 // mappings returns the mapping of all documents. Fields that the schema does not know get their type from the end of their name, as
 // the schema's own have it.
-func mappings(openSearch bool) object {
+func mappings(openSearch bool, naming schema.Naming) object {
 	properties := object{"@timestamp": object{"type": "date"}}
 	fields := schema.Fields()
 	for i := range fields {
-		properties[fields[i].Name] = fieldMapping(&fields[i], openSearch)
+		f := &fields[i]
+		mapping := fieldMapping(f, openSearch)
+		if naming == schema.ECS && f.Name == "api_response_time_num" {
+			mapping = object{"type": "long"} // nanoseconds
+		}
+		put(properties, naming.NameOf(f), mapping)
 	}
 	var dynamic []any
 	for _, t := range []struct {
@@ -85,15 +105,30 @@ func mappings(openSearch bool) object {
 	return object{"date_detection": false, "numeric_detection": false, "dynamic_templates": dynamic, "properties": properties}
 }
 
+// naming is what the documents' fields are called.
+func (o *output) naming() schema.Naming {
+	if n := o.enc.Options().Naming; n != "" {
+		return n
+	}
+	return schema.OVH
+}
+
+func (o *output) componentName() string {
+	if n := o.naming(); n != schema.OVH {
+		return componentName + "-" + string(n)
+	}
+	return componentName
+}
+
 // templates returns the component template, the name of the index template, and the index template.
 func (o *output) templates(openSearch bool) (component object, name string, index object) {
-	component = object{"template": object{"mappings": mappings(openSearch)}}
+	component = object{"template": object{"mappings": mappings(openSearch, o.naming())}}
 	pattern := o.stream
 	if o.stream == "" {
 		pattern = o.index.pattern()
 	}
 	name = "stacktrail-" + strings.NewReplacer("*", "x").Replace(pattern)
-	index = object{"index_patterns": []any{pattern}, "composed_of": []any{componentName}, "priority": templatePriority}
+	index = object{"index_patterns": []any{pattern}, "composed_of": []any{o.componentName()}, "priority": templatePriority}
 	if o.stream != "" {
 		index["data_stream"] = object{}
 	}
@@ -142,7 +177,7 @@ func (o *output) changes(ctx context.Context) (all []change, err error) {
 		return nil, o.explain(err)
 	}
 	component, name, index := o.templates(flavor == flavorOpenSearch)
-	put := func(path string, body object) func(context.Context) error {
+	send := func(path string, body object) func(context.Context) error {
 		return func(ctx context.Context) error {
 			data, err := json.Marshal(body)
 			if err != nil {
@@ -155,7 +190,7 @@ func (o *output) changes(ctx context.Context) (all []change, err error) {
 		kind, path, name, list, inside string
 		want                           object
 	}{
-		{"component template", "/_component_template/", componentName, "component_templates", "component_template", component},
+		{"component template", "/_component_template/", o.componentName(), "component_templates", "component_template", component},
 		{"index template", "/_index_template/", name, "index_templates", "index_template", index},
 	} {
 		path := t.path + url.PathEscape(t.name)
@@ -164,11 +199,11 @@ func (o *output) changes(ctx context.Context) (all []change, err error) {
 			return nil, err
 		}
 		if have == nil {
-			all = append(all, change{t.kind + " " + t.name + " is missing", put(path, t.want)})
+			all = append(all, change{t.kind + " " + t.name + " is missing", send(path, t.want)})
 			continue
 		}
 		if diff := differences(t.want, have); len(diff) > 0 {
-			all = append(all, change{t.kind + " " + t.name + " differs: " + strings.Join(diff, ", "), put(path, t.want)})
+			all = append(all, change{t.kind + " " + t.name + " differs: " + strings.Join(diff, ", "), send(path, t.want)})
 		}
 	}
 	if o.stream == "" {
@@ -191,7 +226,7 @@ func (o *output) changes(ctx context.Context) (all []change, err error) {
 	if err := o.call(ctx, http.MethodGet, "/"+current+"/_mapping", "", nil, &have); err != nil {
 		return nil, err
 	}
-	if diff := differences(object{"properties": mappings(flavor == flavorOpenSearch)["properties"]}, have[current].Mappings); len(diff) > 0 {
+	if diff := differences(object{"properties": mappings(flavor == flavorOpenSearch, o.naming())["properties"]}, have[current].Mappings); len(diff) > 0 {
 		all = append(all, change{"data stream " + o.stream + " is of another mapping until its next rollover: " + strings.Join(diff, ", "), nil})
 	}
 	return all, nil

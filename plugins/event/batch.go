@@ -267,7 +267,7 @@ func (b *Batch) Charged() int64 { return b.charged }
 
 // footprint adds up all memory that the batch keeps: arena, events, their overflow fields, selections and encodings.
 func (b *Batch) footprint() int64 {
-	n := int64(cap(b.arena.buf)) + int64(b.arena.spilled) + int64(cap(b.Events))*int64(unsafe.Sizeof(Event{}))
+	n := int64(cap(b.arena.buf)) + int64(b.arena.spilled) + b.arena.listed() + int64(cap(b.Events))*int64(unsafe.Sizeof(Event{}))
 	// Every event keeps its Extra from one use of the batch to the next. Looking at all of them each time would cost more than
 	// it tells: every sixteenth stands for its neighbours.
 	const stride = 16
@@ -292,6 +292,7 @@ func (b *Batch) reset(forget bool) {
 	b.arena.reset()
 	if forget {
 		b.arena.buf = make([]byte, 0, cap(b.arena.buf))
+		b.arena.lists = nil
 	}
 }
 
@@ -311,6 +312,8 @@ type Arena struct {
 	block   int // length of the first block: what Batch.Clean speaks of
 	spill   [][]byte
 	spilled int
+	lists   []string // room for lists
+	full    [][]string
 }
 
 // Alloc returns n bytes that live as long as the batch. They are not zeroed.
@@ -373,11 +376,40 @@ func (a *Arena) CopyString(s string) string {
 	return View(d)
 }
 
+// listed is the memory of the lists.
+func (a *Arena) listed() int64 {
+	n := cap(a.lists)
+	for _, l := range a.full {
+		n += cap(l)
+	}
+	return int64(n) * int64(unsafe.Sizeof(""))
+}
+
+// Strings returns room for a list of n strings that lives as long as the batch. It is not cleared.
+func (a *Arena) Strings(n int) []string {
+	if at := len(a.lists); n <= cap(a.lists)-at {
+		a.lists = a.lists[:at+n]
+		return a.lists[at : at+n : at+n]
+	}
+	// What was handed out stays where it is; the next use of the batch begins with room for all.
+	const least = 64
+	if cap(a.lists) > 0 {
+		a.full = append(a.full, a.lists)
+	}
+	a.lists = make([]string, n, max(n, least, 2*cap(a.lists)))
+	return a.lists[:n:n]
+}
+
 // Poison overwrites all that the arena holds, so that whoever kept a view of it is found out. Conformance suites use it.
 func (a *Arena) Poison() {
 	for _, s := range append(a.spill, a.buf[:cap(a.buf)]) {
 		for i := range s {
 			s[i] = 0xdb
+		}
+	}
+	for _, l := range append(a.full, a.lists[:cap(a.lists)]) {
+		for i := range l {
+			l[i] = "\xdb"
 		}
 	}
 }
@@ -386,6 +418,8 @@ func (a *Arena) reset() {
 	a.buf, a.block = a.buf[:0], 0
 	clear(a.spill)
 	a.spill, a.spilled = a.spill[:0], 0
+	clear(a.full)
+	a.full, a.lists = a.full[:0], a.lists[:0]
 }
 
 // View returns p as a string without copying it. p must not change while the string is in use.

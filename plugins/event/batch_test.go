@@ -201,3 +201,53 @@ func TestReplacedRawKeepsTheID(t *testing.T) {
 		t.Error("a reset event remembers another line")
 	}
 }
+
+func TestListsStayWhereTheyAreUntilTheBatchIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	pool := NewPool(1 << 20)
+	var last int64
+	for round := range 3 {
+		b, err := pool.Get(t.Context(), 1<<10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lists [][]string
+		for i := range 500 {
+			l := b.Arena().Strings(1 + i%3)
+			for k := range l {
+				l[k] = strconv.Itoa(i)
+			}
+			lists = append(lists, l)
+		}
+		for i, l := range lists {
+			for _, s := range l {
+				if s != strconv.Itoa(i) {
+					t.Fatalf("round %d: list %d is %q", round, i, l)
+				}
+			}
+			if cap(l) != len(l) {
+				t.Fatalf("list %d could grow into its neighbour", i)
+			}
+		}
+		b.Charge()
+		if b.Charged() < 1000*16 {
+			t.Errorf("round %d: %d bytes charged", round, b.Charged())
+		}
+		last = b.Charged()
+		b.Release()
+	}
+	b, err := pool.Get(t.Context(), 1<<10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := b.Append()
+	l := b.Arena().Strings(1)
+	l[0] = "a"
+	e.Set("resource_ids", ListValue(l))
+	e.Route = "/x"
+	c := b.Clone()
+	b.Arena().Poison()
+	if v, _ := c.Events[0].Get("resource_ids"); v.List()[0] != "a" || c.Events[0].Route != "/x" || l[0] == "a" {
+		t.Errorf("the copy holds %q, the poisoned list %q, charged %d", v.List(), l, last)
+	}
+}

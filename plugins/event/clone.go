@@ -41,6 +41,6 @@ func (e *Event) texts() []*string {
 		&e.Method, &e.Path, &e.Query, &e.HTTPVersion, &e.Host, &e.Client, &e.ForwardedFor, &e.UserAgent, &e.Referer,
 		&e.RequestID, &e.GlobalRequestID, &e.User, &e.UserID, &e.UserName, &e.UserDomainID, &e.ProjectID, &e.ProjectDomainID,
 		&e.Logger, &e.Program, &e.Service, &e.Kind, &e.RecordClass, &e.Format, &e.TimestampBasis, &e.Outcome, &e.SourceSystem,
-		&e.LogFile, &e.Error,
+		&e.LogFile, &e.Error, &e.Route, &e.ResourceType, &e.ResourceID, &e.APIVersion, &e.Action,
 	}
 }

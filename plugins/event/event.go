@@ -46,6 +46,11 @@ type Event struct {
 	SourceSystem    string // openstack, ovhcloud, …
 	LogFile         string // path as configured and found; only where positions are asked for
 	Error           string // why a line is unparsed
+	Route           string // template of the path, e.g. /servers/{id}/action
+	ResourceType    string // server, volume, …
+	ResourceID      string
+	APIVersion      string // v2.1
+	Action          string // read, create, update, delete, …
 
 	Duration  time.Duration // of the request; in the schema seconds
 	Size      int64         // of the response in bytes

@@ -14,6 +14,8 @@ type EncodeOptions struct {
 	EventID bool
 	// Newline ends each encoding with a newline (NDJSON).
 	Newline bool
+	// Naming says what the fields are called; empty is OVH. The agent sets it from an output's key naming.
+	Naming Naming
 }
 
 // Encoder turns events into JSON objects with the schema's names, in the schema's order, extra fields last. Encoders with
@@ -22,6 +24,7 @@ type EncodeOptions struct {
 type Encoder struct {
 	opt    EncodeOptions
 	fields []encField
+	namer  *namer // nil for the schema's own names
 }
 
 // steady tells the fields whose values are names of formats, services and the like: neighbours among them make a group, because they
@@ -51,6 +54,10 @@ type encField struct {
 // NewEncoder makes an encoder.
 func NewEncoder(opt EncodeOptions) *Encoder {
 	c := &Encoder{opt: opt}
+	if opt.Naming != "" && opt.Naming != OVH {
+		c.namer = newNamer(opt.Naming)
+		return c
+	}
 	first := -1 // of the group that the field before belongs to
 	for i := range table {
 		f := &table[i]
@@ -160,6 +167,9 @@ func (c *Encoder) group(d []byte, n int, e *event.Event, s *Scratch, i int) ([]b
 
 // Encode appends e's encoding to dst without looking for a cached one.
 func (c *Encoder) Encode(dst []byte, e *event.Event, s *Scratch) []byte {
+	if c.namer != nil {
+		return c.namer.encode(dst, e, c.opt)
+	}
 	const begin = `{"schema_version":"` + Version + `"`
 	n := len(dst)
 	d := room(dst, 1<<10)

@@ -47,11 +47,8 @@ package redact
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"log/slog"
 	"maps"
 	"slices"
@@ -62,6 +59,7 @@ import (
 	"github.com/stacktrail/stacktrail/plugins/eval"
 	"github.com/stacktrail/stacktrail/plugins/event"
 	"github.com/stacktrail/stacktrail/plugins/schema"
+	"github.com/stacktrail/stacktrail/plugins/secrets"
 )
 
 // Config is the processor's configuration. Detect may be a word or a list of words.
@@ -76,21 +74,15 @@ type Config struct {
 	UnparsedText string      `yaml:"unparsed_text" enum:"withhold|keep" doc:"Where fields are named: withhold the text of unparsed records, or keep it and run just the detectors."`
 }
 
-// Values of Config.With and Config.UnparsedText.
-const (
-	withMask     = "mask"
-	withHash     = "hash"
-	withRemove   = "remove"
-	withNetwork  = "network"
-	withholdText = "withhold"
-)
+// withholdText is the default of Config.UnparsedText.
+const withholdText = "withhold"
 
 // minKey bytes make a key that cannot be guessed.
 const minKey = 16
 
 // Spec describes the processor to the agent.
 var Spec = plugins.ProcessorSpec("redact", "Take secrets and personal data out of events.", Config{
-	With: withMask, IPv4Prefix: 24, IPv6Prefix: 48, UnparsedText: withholdText,
+	With: secrets.Mask, IPv4Prefix: 24, IPv6Prefix: 48, UnparsedText: withholdText,
 }, New).Safe()
 
 // Validate finds what the types cannot say, but for the names of extra fields and the condition, which New looks at.
@@ -104,14 +96,14 @@ func (c Config) Validate() error {
 		fault("detect", errors.New("nothing to do: name fields or detectors"))
 	}
 	switch key := c.Key.Reveal(); {
-	case c.With == withHash && key == "":
+	case c.With == secrets.Hash && key == "":
 		fault("key", errors.New("with: hash needs a key: a hash without one can be undone by trying"))
-	case c.With == withHash && len(key) < minKey:
+	case c.With == secrets.Hash && len(key) < minKey:
 		fault("key", fmt.Errorf("a key has at least %d bytes", minKey))
-	case c.With != withHash && key != "":
+	case c.With != secrets.Hash && key != "":
 		fault("key", fmt.Errorf("with: %s uses no key", c.With))
 	}
-	if c.With == withNetwork && len(c.Fields) == 0 {
+	if c.With == secrets.Network && len(c.Fields) == 0 {
 		fault("with", errors.New("network needs fields that hold addresses"))
 	}
 	for i, name := range c.Fields {
@@ -130,18 +122,18 @@ func (c Config) Validate() error {
 }
 
 // detectors reads Detect.
-func (c Config) detectors() (detectors, error) {
+func (c Config) detectors() (secrets.Detectors, error) {
 	var words []any
 	switch x := c.Detect.(type) {
 	case nil:
 		if len(c.Fields) == 0 {
-			return all, nil
+			return secrets.All, nil
 		}
 		return 0, nil
 	case string:
 		switch x {
 		case "all":
-			return all, nil
+			return secrets.All, nil
 		case "none":
 			return 0, nil
 		}
@@ -155,14 +147,14 @@ func (c Config) detectors() (detectors, error) {
 	default:
 		return 0, conf.KeyError{Key: "detect", Err: unknownDetector("", "all, none or a list of ")}
 	}
-	var set detectors
+	var set secrets.Detectors
 	var errs []error
 	for i, x := range words {
 		name, _ := x.(string)
-		n := slices.Index(detectorNames(), name)
+		n := slices.Index(secrets.Names(), name)
 		switch {
 		case name == "all": // [all, email]
-			set |= all
+			set |= secrets.All
 		case n >= 0:
 			set |= 1 << n
 		default:
@@ -173,8 +165,8 @@ func (c Config) detectors() (detectors, error) {
 }
 
 func unknownDetector(name, expected string) error {
-	err := fmt.Errorf("expected %s%s", expected, strings.Join(detectorNames(), ", "))
-	if s := conf.Suggest(name, detectorNames()); s != "" && name != "" {
+	err := fmt.Errorf("expected %s%s", expected, strings.Join(secrets.Names(), ", "))
+	if s := conf.Suggest(name, secrets.Names()); s != "" && name != "" {
 		return fmt.Errorf("%w (did you mean %q?)", err, s)
 	}
 	return err
@@ -189,24 +181,20 @@ func New(c Config, env plugins.Env) (plugins.Processor, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &processor{cfg: c, count: env.Count, log: env.Log, detect: newScanner(set), memos: map[string]memo{}}
+	p := &processor{count: env.Count, log: env.Log, secrets: secrets.New(secrets.Options{
+		Fields: c.Fields, Detect: set, With: c.With, Key: []byte(c.Key.Reveal()), IPv4Prefix: c.IPv4Prefix, IPv6Prefix: c.IPv6Prefix,
+		Withhold: c.UnparsedText == withholdText,
+	})}
 	var errs []error
 	for i, name := range c.Fields {
-		x := target{name: name, field: schema.Lookup(name)}
-		if _, known := env.Fields[name]; x.field == nil && !known {
+		if _, known := env.Fields[name]; schema.Lookup(name) == nil && !known {
 			errs = append(errs, conf.KeyError{Key: fmt.Sprintf("fields[%d]", i), Err: unknownField(name, env.Fields)})
 		}
-		// As ECS has it. The far end keeps these as addresses.
-		x.address = x.field != nil && strings.HasSuffix(x.field.ECS, ".ip")
-		p.fields = append(p.fields, x)
 	}
 	if c.When != "" {
 		if p.when, err = eval.CompileCondition(c.When, env.Fields); err != nil {
 			errs = append(errs, conf.KeyError{Key: "when", Err: err})
 		}
-	}
-	if c.With == withHash {
-		p.mac = hmac.New(sha256.New, []byte(c.Key.Reveal()))
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -226,79 +214,38 @@ func unknownField(name string, extra map[string]event.Kind) error {
 	return fmt.Errorf("unknown field %q: neither the schema nor an input or processor before this one defines it", name)
 }
 
-// target is a field that is named.
-type target struct {
-	name    string
-	field   *schema.Field // nil for an extra field
-	address bool
-}
-
-func (t *target) get(e *event.Event) event.Value {
-	if t.field != nil {
-		return t.field.Get(e)
-	}
-	v, _ := e.Get(t.name)
-	return v
-}
-
-func (t *target) put(e *event.Event, v event.Value) {
-	if t.field == nil {
-		e.Set(t.name, v)
-	} else if !t.field.Set(e, v) {
-		t.field.Set(e, event.Value{})
-	}
-}
-
 type processor struct {
-	cfg    Config
-	fields []target
-	when   *eval.Condition
-	detect *scanner
-	mac    hash.Hash
-	count  func(name, reason string, n int64)
-	log    *slog.Logger
-	said   bool // the first failure of when was logged
+	secrets *secrets.Redactor
+	when    *eval.Condition
+	count   func(name, reason string, n int64)
+	log     *slog.Logger
+	said    bool // the first failure of when was logged
 
-	// Of the event in hand.
-	values    []value // what is replaced wherever it stands
-	detecting bool    // a detector could find something
-	looked    bool    // spots holds where values stand in the record
-	spots     []span
-	counts    []int // of values in the text in hand
-	rewrite   rewriter
-
-	known [fixedTexts]string // constants that were found to be clean
-	memos map[string]memo    // by texts of named fields
-
-	// Of the batch in hand.
-	redacted, withheld, crowded, failed int64
-}
-
-// value is a text that must not stand anywhere, and what stands there instead.
-type value struct {
-	text string
-	plus string // text with + for each space; "" if it has none
-	with string
-	// whole values are too short to be looked for within texts.
-	whole bool
+	failed int64 // conditions of the batch in hand
 }
 
 func (p *processor) Process(_ context.Context, b *event.Batch) error {
-	p.redacted, p.withheld, p.crowded, p.failed = 0, 0, 0, 0
+	var redacted, withheld, crowded int64
+	p.failed = 0
 	for i := range b.Events {
 		e := &b.Events[i]
 		if e.Dropped || !p.wanted(e) {
 			continue
 		}
-		p.event(e)
+		done := p.secrets.Event(e)
+		redacted += int64(done & secrets.Changed)
+		if done&secrets.Withheld != 0 {
+			withheld++
+		}
+		if done&secrets.Crowded != 0 {
+			crowded++
+		}
 	}
-	p.add("redacted", "", p.redacted)
-	p.add("withheld", "unparsed", p.withheld)
-	p.add("withheld", "crowded", p.crowded)
+	p.add("redacted", "", redacted)
+	p.add("withheld", "unparsed", withheld)
+	p.add("withheld", "crowded", crowded)
 	p.add("eval_errors", "when", p.failed)
-	clear(p.values)
-	p.values = p.values[:0]
-	p.trim()
+	p.secrets.Trim()
 	return nil
 }
 

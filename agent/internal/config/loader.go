@@ -126,10 +126,6 @@ func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]ev
 		n, _ = n.Get("on_full")
 		l.add(n.Fault("on_full: %s is not built yet: use block or drop", pol.Queue.OnFull))
 	}
-	if pol.Naming != "ovh" && slices.Contains([]string{"ecs", "otel"}, pol.Naming) {
-		n, _ := item.Get("naming")
-		l.add(n.Fault("naming: %s is not built yet: use ovh", pol.Naming))
-	}
 	if pol.Retry.Max < pol.Retry.Initial {
 		n, _ := item.Get("retry")
 		l.add(n.Fault("max (%v) is less than initial (%v)", pol.Retry.Max, pol.Retry.Initial))
@@ -148,6 +144,7 @@ func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]ev
 	final := clone(fields)
 	c.Build = func(env plugins.Env) (plugins.Output, error) {
 		env.Fields = final
+		env.Encoder = named(env.Encoder, schema.Naming(pol.Naming))
 		return build[plugins.Output](spec, cfg, env)
 	}
 	l.try(at, cfg, func(env plugins.Env) error {
@@ -163,6 +160,20 @@ func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]ev
 	}
 	l.needed += int64(pol.Queue.Bytes) + int64(pol.Batch.Bytes)
 	p.Outputs = append(p.Outputs, c)
+}
+
+// named gives an output encoders with its naming, whatever else it asks for.
+func named(encoder func(schema.EncodeOptions) *schema.Encoder, n schema.Naming) func(schema.EncodeOptions) *schema.Encoder {
+	if n == schema.OVH {
+		return encoder
+	}
+	if encoder == nil {
+		encoder = schema.NewEncoder
+	}
+	return func(opt schema.EncodeOptions) *schema.Encoder {
+		opt.Naming = n
+		return encoder(opt)
+	}
 }
 
 // outputPolicies are the defaults of what stands beside the key of the plugin that an item names.

@@ -85,6 +85,7 @@ type Parser struct {
 	reason  string
 	arena   *event.Arena
 	suspect suspicion
+	seen    witness
 	env     envelope
 
 	isoHour, outerHour, clfHour, zonedHour, ctimeHour hour
@@ -183,6 +184,7 @@ func (p *Parser) File(path string, mtime time.Time) {
 	p.file = originOfFile(strings.Clone(path))
 	p.mtime = mtime
 	p.memory = memory{}
+	p.seen = witness{}
 }
 
 // Reason says why the last line was Unparsed, or what kind of Service line it was. It is one of the Reason constants, "" after
@@ -228,6 +230,7 @@ func (p *Parser) Parse(line []byte, e *event.Event, a *event.Arena) Verdict {
 		s = trimColour(s)
 	}
 	v := p.parse(s, e)
+	p.doubt(s, e, v)
 	if p.open > 0 && v != Unparsed {
 		p.inside(s, v)
 	}
@@ -238,6 +241,7 @@ func (p *Parser) Parse(line []byte, e *event.Event, a *event.Arena) Verdict {
 	if v == Access {
 		e.SourceSystem, e.RecordClass = sourceSystem, event.ClassAccess
 		p.trace = false
+		unproved(e)
 		if p.suspect != 0 {
 			if p.suspect&forgedLine != 0 {
 				e.SetBool(event.BoolIdentityUnverified, true)
@@ -297,6 +301,9 @@ func (p *Parser) other(s string, e *event.Event, v Verdict) Verdict {
 		e.Set("message", event.StringValue(s))
 	}
 	if p.suspect != 0 {
+		if p.suspect&forgedLine != 0 {
+			e.SetBool(event.BoolIdentityUnverified, true)
+		}
 		e.Set("suspect", event.ListValue(suspicions[p.suspect]))
 	}
 	return v

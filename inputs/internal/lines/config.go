@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stacktrail/stacktrail/inputs/internal/formats"
+	"github.com/stacktrail/stacktrail/inputs/internal/routes"
 	"github.com/stacktrail/stacktrail/plugins/conf"
 )
 
@@ -31,6 +32,21 @@ type Config struct {
 	Encoding string    `yaml:"encoding" enum:"utf-8|latin-1" doc:"How the text is encoded. utf-8: a byte order mark at the beginning is left out, and bytes that are no UTF-8 reach outputs as U+FFFD. latin-1: each byte is one character. Control characters, NULs among them, stay and are escaped in JSON; a CR before the end of a line goes. A file in UTF-16 is refused: it is named in the log and by readyz, and looked at again later."`
 
 	Multiline Multiline `yaml:"multiline" doc:"Which lines make one record. The lines of tracebacks, of uWSGI's messages, of Python's warnings and of messages with several lines are joined without any of this, where the lines of services are events (records: all); an access line is always a record by itself."`
+
+	Routes     []routes.Service `yaml:"routes" doc:"Services of your own, and more paths of known ones, by which route, resource and action are told from a request's path."`
+	MaskTokens bool             `yaml:"mask_tokens" doc:"Put *** for tokens, passwords and signatures in paths, queries and other texts, in original too. The processor redact does more."`
+
+	table *routes.Table // of Routes, once Prepare made it
+}
+
+// Prepare does once what New would do for each stream. Inputs with several streams call it when they are built.
+func (c *Config) Prepare() error {
+	t, err := routes.Compile(c.Routes)
+	if err != nil {
+		return conf.KeyError{Key: "routes", Err: err}
+	}
+	c.table = t
+	return nil
 }
 
 // Multiline is the part of Config that says which lines make one record.
@@ -46,7 +62,8 @@ type Multiline struct {
 func Defaults() Config {
 	return Config{
 		Format: "auto", Records: "access", Unparsed: "keep", Timezone: "Local", MaxLine: 256 << 10, Encoding: "utf-8",
-		Multiline: Multiline{MaxLines: 500, MaxBytes: 64 << 10, Timeout: 5 * time.Second},
+		Multiline:  Multiline{MaxLines: 500, MaxBytes: 64 << 10, Timeout: 5 * time.Second},
+		MaskTokens: true,
 	}
 }
 
@@ -63,6 +80,9 @@ func (c Config) Validate() error {
 		if _, err := regexp.Compile(k.expr); err != nil {
 			errs = append(errs, conf.KeyError{Key: k.key, Err: err})
 		}
+	}
+	if _, err := routes.Compile(c.Routes); err != nil {
+		errs = append(errs, conf.KeyError{Key: "routes", Err: err})
 	}
 	return errors.Join(errs...)
 }

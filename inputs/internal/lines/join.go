@@ -53,6 +53,7 @@ type record struct {
 	open      bool
 	from, to  int // in the block, with the last newline
 	lines     int
+	verdict   formats.Verdict
 	kept      bool      // it has an event
 	event     int       // its place in the batch
 	name, why string    // how it counts
@@ -282,6 +283,7 @@ func (m *Maker) place(part formats.Part, where int64) {
 // begin begins a record with the event of its first line, or without one.
 func (m *Maker) begin(b *event.Batch, e *event.Event, line []byte, v formats.Verdict) {
 	j, r := &m.join, &m.join.rec
+	r.verdict = v
 	r.name, r.why, r.kept = m.judge(e, v)
 	if !r.kept {
 		b.Undo()
@@ -331,7 +333,7 @@ func (m *Maker) close(b *event.Batch, block []byte, truncated bool) *event.Event
 		e.Set("message", event.StringValue(m.message(b, raw, block)))
 		e.Plain = false
 	}
-	m.finish(b, e, raw, r.truncated)
+	m.finish(b, e, r.verdict, raw, r.truncated)
 	return e
 }
 

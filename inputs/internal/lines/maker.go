@@ -7,13 +7,17 @@ import (
 	"time"
 
 	"github.com/stacktrail/stacktrail/inputs/internal/formats"
+	"github.com/stacktrail/stacktrail/inputs/internal/routes"
 	"github.com/stacktrail/stacktrail/plugins/event"
+	"github.com/stacktrail/stacktrail/plugins/secrets"
 )
 
 // Maker makes records of lines. Each stream has its own, because a parser remembers what its file's lines look like. It is
 // used from one goroutine at a time.
 type Maker struct {
 	parser *formats.Parser
+	routes *routes.Router
+	hide   *secrets.Redactor // nil: nothing is masked
 	conf   Config
 	max    int
 	count  func(name, reason string, n int64)
@@ -61,6 +65,11 @@ func New(c Config, o Options) (*Maker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("choosing formats: %w", err)
 	}
+	if c.table == nil {
+		if err := c.Prepare(); err != nil {
+			return nil, err
+		}
+	}
 	if o.Count == nil {
 		o.Count = func(string, string, int64) {}
 	}
@@ -68,10 +77,15 @@ func New(c Config, o Options) (*Maker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Maker{
-		parser: p, conf: c, max: int(c.MaxLine), count: o.Count, positions: o.Positions, notBefore: o.NotBefore, notAfter: o.NotAfter,
-		always: o.NotBefore.IsZero() && o.NotAfter.IsZero(), join: j, stop: math.MaxInt64, latin1: c.Encoding == "latin-1",
-	}, nil
+	m := &Maker{
+		parser: p, routes: c.table.NewRouter(), conf: c, max: int(c.MaxLine), count: o.Count, positions: o.Positions,
+		notBefore: o.NotBefore, notAfter: o.NotAfter, always: o.NotBefore.IsZero() && o.NotAfter.IsZero(),
+		join: j, stop: math.MaxInt64, latin1: c.Encoding == "latin-1",
+	}
+	if c.MaskTokens {
+		m.hide = newRedactor()
+	}
+	return m, nil
 }
 
 // File tells what the lines come from: path, without what rotation appended, names the program, found is what positions show, and
@@ -169,7 +183,7 @@ func (m *Maker) add(b *event.Batch, line []byte, at int64, cut bool) {
 		m.tally(name, why, 1)
 	}
 	e.Offset = at
-	m.finish(b, e, line, cut)
+	m.finish(b, e, v, line, cut)
 }
 
 // judge says how a record counts, if not as an event alone, and whether it is an event.
@@ -210,7 +224,7 @@ func (m *Maker) access(e *event.Event) {
 }
 
 // finish sets what is not of the parser's making. raw is the record as it stands in the file.
-func (m *Maker) finish(b *event.Batch, e *event.Event, raw []byte, cut bool) {
+func (m *Maker) finish(b *event.Batch, e *event.Event, v formats.Verdict, raw []byte, cut bool) {
 	e.Raw = raw
 	if e.Offset == 0 || m.latin1 {
 		if text, decoded := m.decode(b, raw, e.Offset); decoded {
@@ -230,6 +244,7 @@ func (m *Maker) finish(b *event.Batch, e *event.Event, raw []byte, cut bool) {
 		e.LogFile = m.path
 		e.Has |= event.HasLogOffset
 	}
+	m.meaning(e, v, b.Arena())
 }
 
 // outside says why a record is left out because of its time; "" if it is not.
@@ -291,6 +306,9 @@ func (m *Maker) tallyFormat() {
 
 // Flush hands what was counted to Count: once for a batch, when it is sure to be sent.
 func (m *Maker) Flush() {
+	if m.hide != nil {
+		m.hide.Trim()
+	}
 	m.tallyFormat()
 	for i := range m.counted {
 		if c := &m.counted[i]; c.n != 0 {

@@ -1,4 +1,4 @@
-package redact
+package secrets
 
 import (
 	"encoding/json"
@@ -191,7 +191,7 @@ func (w *walker) literal() (s, raw string, ok bool) {
 }
 
 // json is what text is for objects. A text that is no JSON becomes "".
-func (r *rewriter) json(p *processor, e *event.Event, s string, sensitive bool) (out string, hit bool) {
+func (r *rewriter) json(p *Redactor, e *event.Event, s string, sensitive bool) (out string, hit bool) {
 	if !sensitive && !p.detect.triggered(s) && nextEscape(s) < 0 && !p.holdsValue(s) {
 		return s, false
 	}
@@ -227,7 +227,7 @@ func (r *rewriter) json(p *processor, e *event.Event, s string, sensitive bool) 
 }
 
 // holdsValue reports whether any value stands in s, even within a word.
-func (p *processor) holdsValue(s string) bool {
+func (p *Redactor) holdsValue(s string) bool {
 	for i := range p.values {
 		x := &p.values[i]
 		if strings.Contains(s, x.text) || x.plus != "" && strings.Contains(s, x.plus) {
@@ -238,7 +238,7 @@ func (p *processor) holdsValue(s string) bool {
 }
 
 // object calls found for what the detectors find in a JSON text.
-func (r *rewriter) object(p *processor, s string, sensitive bool, found func(string)) {
+func (r *rewriter) object(p *Redactor, s string, sensitive bool, found func(string)) {
 	w := walker{
 		src: s, out: r.out[:0],
 		text: func(t string, sensitive bool) (string, bool) {

@@ -1,17 +1,18 @@
-package redact
+package secrets
 
 import (
 	"encoding/base64"
 	"encoding/binary"
 	"strings"
+	"sync"
 	"unsafe"
 )
 
-// detectors is a set of detectors.
-type detectors uint8
+// Detectors is a set of Detectors.
+type Detectors uint8
 
 const (
-	fernet detectors = 1 << iota
+	fernet Detectors = 1 << iota
 	token
 	password
 	secret
@@ -19,12 +20,12 @@ const (
 	signature
 	email
 
-	// all is what runs when nobody chooses: addresses of e-mail are also names of users.
-	all = fernet | token | password | secret | header | signature
+	// All is what runs when nobody chooses: addresses of e-mail are also names of users.
+	All = fernet | token | password | secret | header | signature
 )
 
-// detectorNames lists the names of the detectors in the order of their bits.
-func detectorNames() []string {
+// Names lists the names of the Detectors in the order of their bits.
+func Names() []string {
 	return []string{"fernet", "token", "password", "secret", "header", "signature", "email"}
 }
 
@@ -63,7 +64,7 @@ func stems() []stem {
 
 type stem struct {
 	text string
-	set  detectors
+	set  Detectors
 }
 
 // window is how many bytes at the end of a stem the scanner looks for.
@@ -75,13 +76,18 @@ const hashBits = 14
 // scanner finds stems. Of each window it needs to see three bytes in a row, so it looks at every second place of a text only, and
 // without waiting for what it found at the one before.
 type scanner struct {
-	set    detectors
-	stems  []stem
+	*tables
 	decode decoder
 	// Where what was found in the view in hand ends, and where what was found in headers does. A value that begins before that ends
 	// before that: looking for its end again and again would take the square of the time.
 	covered, coveredHeader int
-	table                  [1 << hashBits]bool // of three bytes
+}
+
+// tables are what a scanner looks things up in; nobody changes them.
+type tables struct {
+	set   Detectors
+	stems []stem
+	table [1 << hashBits]bool // of three bytes
 	// first is by the hash of a window the number, plus one, of the first stem that may end in it; next the one after that.
 	first [1 << hashBits]uint8
 	next  []uint8
@@ -102,8 +108,18 @@ func four(x uint32) uint32 {
 // small makes capital letters small, and changes some other bytes alike.
 const small = 0x2020202020202020
 
-func newScanner(set detectors) *scanner {
-	s := &scanner{set: set}
+// usual are the tables of All: there is a Redactor for each stream.
+var usual = sync.OnceValue(func() *tables { return newTables(All) })
+
+func newScanner(set Detectors) *scanner {
+	if set == All {
+		return &scanner{tables: usual()}
+	}
+	return &scanner{tables: newTables(set)}
+}
+
+func newTables(set Detectors) *tables {
+	s := &tables{set: set}
 	for _, x := range stems() {
 		if x.set&set == 0 {
 			continue
@@ -217,7 +233,7 @@ func (s *scanner) secretKey(key string) bool {
 }
 
 // classify says which detector the value of a key belongs to. What is no letter and no digit in the key does not count.
-func (s *scanner) classify(key string) (detectors, bool) {
+func (s *scanner) classify(key string) (Detectors, bool) {
 	const longest = 80
 	if len(key) > longest {
 		key = key[len(key)-longest:]
@@ -240,7 +256,7 @@ func (s *scanner) classify(key string) (detectors, bool) {
 	return set, set&s.set != 0
 }
 
-func class(w []byte) detectors {
+func class(w []byte) Detectors {
 	ends := func(suffix string) bool { return len(w) >= len(suffix) && string(w[len(w)-len(suffix):]) == suffix }
 	switch {
 	case len(w) < 3:

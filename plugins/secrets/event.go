@@ -1,4 +1,4 @@
-package redact
+package secrets
 
 import (
 	"encoding/hex"
@@ -22,7 +22,7 @@ const (
 	// maxValues is how many different values an event may hold: each is looked for in all texts.
 	maxValues = 100
 	// fixedTexts is the number of fixed string fields, constants included.
-	fixedTexts = 28
+	fixedTexts = 33
 )
 
 // texts lists all fixed string fields. Those from given on hold words that the agent itself gives, unless they are views of the record.
@@ -30,9 +30,10 @@ func texts(e *event.Event) (all [fixedTexts]*string, given int) {
 	return [fixedTexts]*string{
 		&e.Method, &e.Path, &e.Query, &e.HTTPVersion, &e.Host, &e.Client, &e.ForwardedFor, &e.UserAgent, &e.Referer,
 		&e.RequestID, &e.GlobalRequestID, &e.User, &e.UserID, &e.UserName, &e.UserDomainID, &e.ProjectID, &e.ProjectDomainID,
-		&e.Logger, &e.Error,
+		&e.Logger, &e.Error, &e.ResourceID, &e.APIVersion,
 		&e.Program, &e.Service, &e.Kind, &e.RecordClass, &e.Format, &e.TimestampBasis, &e.Outcome, &e.SourceSystem, &e.LogFile,
-	}, 19
+		&e.Route, &e.ResourceType, &e.Action,
+	}, 21
 }
 
 // within reports whether s is a view into raw.
@@ -58,16 +59,16 @@ func replaceRaw(e *event.Event, s string) {
 	e.SetRaw([]byte(s)) // so that it stays one that tells nothing
 }
 
-// event redacts one event.
-func (p *processor) event(e *event.Event) {
+// Event redacts one event.
+func (p *Redactor) Event(e *event.Event) (done Outcome) {
 	p.values = p.values[:0]
 	unparsed := e.RecordClass == event.ClassUnparsed
 	changed := false
 	if len(p.fields) > 0 {
-		if unparsed && p.cfg.UnparsedText == withholdText {
+		if unparsed && p.opt.Withhold {
 			changed = p.withhold(e)
 			if changed {
-				p.withheld++
+				done |= Withheld
 			}
 		}
 		for i := range p.fields {
@@ -75,25 +76,24 @@ func (p *processor) event(e *event.Event) {
 		}
 	}
 	p.detecting = p.suspicious(e)
-	if p.detecting {
+	if p.detecting && !p.opt.InPlace {
 		p.collect(e)
 	}
 	if len(p.values) > maxValues {
 		p.withhold(e)
-		p.redacted++
-		p.crowded++
-		return
+		return done | Changed | Crowded
 	}
 	if p.detecting || len(p.values) > 0 {
 		changed = p.everywhere(e) || changed
 	}
 	if changed {
-		p.redacted++
+		done |= Changed
 	}
+	return done
 }
 
 // suspicious reports whether a detector could find something in the event. It is what a clean event costs.
-func (p *processor) suspicious(e *event.Event) bool {
+func (p *Redactor) suspicious(e *event.Event) bool {
 	if p.detect.set == 0 {
 		return false
 	}
@@ -137,7 +137,7 @@ func (p *processor) suspicious(e *event.Event) bool {
 }
 
 // note notes a value that must not stand anywhere. named values come from fields, the others from detectors.
-func (p *processor) note(text, with string, named bool) {
+func (p *Redactor) note(text, with string, named bool) {
 	if len(p.values) > maxValues {
 		return
 	}
@@ -180,8 +180,8 @@ func isMask(s string) bool {
 }
 
 // replacement is what stands for a text. It lives as long as the batch, or is a constant.
-func (p *processor) replacement(text string) string {
-	if p.cfg.With != withHash {
+func (p *Redactor) replacement(text string) string {
+	if p.opt.With != Hash {
 		return mask
 	}
 	p.mac.Reset()
@@ -192,7 +192,7 @@ func (p *processor) replacement(text string) string {
 }
 
 // named replaces a field that is named and notes its values. It reports whether the field was changed.
-func (p *processor) named(e *event.Event, t *target) bool {
+func (p *Redactor) named(e *event.Event, t *target) bool {
 	v := t.get(e)
 	switch v.Kind() {
 	case event.Absent:
@@ -200,7 +200,7 @@ func (p *processor) named(e *event.Event, t *target) bool {
 	case event.String:
 		with := p.part(v.Str())
 		switch {
-		case p.cfg.With == withRemove, t.address && with == mask:
+		case p.opt.With == Remove, t.address && with == mask:
 			t.put(e, event.Value{})
 			return true
 		case isMask(v.Str()), with == v.Str():
@@ -218,7 +218,7 @@ func (p *processor) named(e *event.Event, t *target) bool {
 			}
 			same = same && list[i] == s
 		}
-		if p.cfg.With == withRemove {
+		if p.opt.With == Remove {
 			t.put(e, event.Value{})
 			return true
 		}
@@ -245,8 +245,8 @@ type memo struct {
 const maxMemos = 2048
 
 // part notes a text of a named field and returns what the field holds instead.
-func (p *processor) part(s string) string {
-	if p.cfg.With != withHash && p.cfg.With != withNetwork {
+func (p *Redactor) part(s string) string {
+	if p.opt.With != Hash && p.opt.With != Network {
 		p.note(s, mask, true)
 		return mask
 	}
@@ -263,7 +263,7 @@ func (p *processor) part(s string) string {
 	before := p.values
 	p.values = nil
 	m := memo{}
-	if p.cfg.With == withHash {
+	if p.opt.With == Hash {
 		m.with = p.replacement(own)
 		p.note(own, m.with, true)
 	} else if cut, ok := p.network(own); ok {
@@ -284,7 +284,7 @@ func (p *processor) part(s string) string {
 
 // network cuts an address, or each of a list of them with commas, to its network, and notes them. ok is false where something is no
 // address.
-func (p *processor) network(s string) (cut string, ok bool) {
+func (p *Redactor) network(s string) (cut string, ok bool) {
 	var b strings.Builder
 	for i, part := range strings.Split(s, ",") {
 		part = strings.TrimSpace(part)
@@ -299,11 +299,11 @@ func (p *processor) network(s string) (cut string, ok bool) {
 			text = strings.Trim(part[:strings.LastIndexByte(part, ':')], "[]")
 		}
 		addr = addr.WithZone("")
-		bits := p.cfg.IPv6Prefix
+		bits := p.opt.IPv6Prefix
 		if addr.Is4() {
-			bits = p.cfg.IPv4Prefix
+			bits = p.opt.IPv4Prefix
 		} else if addr.Is4In6() {
-			addr, bits = addr.Unmap(), p.cfg.IPv4Prefix
+			addr, bits = addr.Unmap(), p.opt.IPv4Prefix
 		}
 		prefix, err := addr.Prefix(bits)
 		if err != nil {
@@ -323,7 +323,7 @@ func (p *processor) network(s string) (cut string, ok bool) {
 }
 
 // withhold replaces all texts that were taken from the record. It reports whether anything was there to replace.
-func (p *processor) withhold(e *event.Event) bool {
+func (p *Redactor) withhold(e *event.Event) bool {
 	changed := false
 	b, isBacked := e.Batch(), backed(e)
 	raw := e.Raw
@@ -380,7 +380,7 @@ func (p *processor) withhold(e *event.Event) bool {
 }
 
 // collect runs the detectors over all texts and notes what they find, so that it is found elsewhere too, where nothing tells what it is.
-func (p *processor) collect(e *event.Event) {
+func (p *Redactor) collect(e *event.Event) {
 	find := func(s string) {
 		p.rewrite.find(p, s, func(found string) { p.note(strings.Clone(found), p.replacement(found), false) })
 	}
@@ -415,12 +415,12 @@ func (p *processor) collect(e *event.Event) {
 }
 
 // inner notes all texts of an object that is redacted as a whole.
-func (p *processor) inner(text string) {
+func (p *Redactor) inner(text string) {
 	walkStrings(text, func(s string) { p.note(s, p.replacement(s), true) })
 }
 
 // look notes where values stand in the record, so that views of other parts of it need not be looked at.
-func (p *processor) look(raw string) {
+func (p *Redactor) look(raw string) {
 	p.spots = p.spots[:0]
 	if p.looked = !p.detecting && nextEscape(raw) < 0; !p.looked {
 		return
@@ -441,7 +441,7 @@ func (p *processor) look(raw string) {
 }
 
 // spared reports whether s is a view of a part of the record in which no value stands.
-func (p *processor) spared(s string, raw []byte) bool {
+func (p *Redactor) spared(s string, raw []byte) bool {
 	if !p.looked || !within(s, raw) {
 		return false
 	}
@@ -455,7 +455,7 @@ func (p *processor) spared(s string, raw []byte) bool {
 }
 
 // everywhere replaces values and what detectors find in all texts. It reports whether anything was changed.
-func (p *processor) everywhere(e *event.Event) bool {
+func (p *Redactor) everywhere(e *event.Event) bool {
 	changed := false
 	b, isBacked := e.Batch(), backed(e)
 	p.look(event.View(e.Raw))
@@ -536,7 +536,7 @@ func (p *processor) everywhere(e *event.Event) bool {
 	return changed
 }
 
-func (p *processor) isNamed(key string) bool {
+func (p *Redactor) isNamed(key string) bool {
 	for i := range p.fields {
 		if p.fields[i].name == key {
 			return true
@@ -546,7 +546,7 @@ func (p *processor) isNamed(key string) bool {
 }
 
 // free returns a name for the extra field i that no other field of the event has.
-func (p *processor) free(e *event.Event, i int, name string) string {
+func (p *Redactor) free(e *event.Event, i int, name string) string {
 	for {
 		taken := schema.Lookup(name) != nil
 		for j := range e.Extra {

@@ -1,4 +1,4 @@
-package redact
+package secrets
 
 import (
 	"slices"
@@ -289,8 +289,10 @@ type rewriter struct {
 // keepRoom: what grew beyond this for an outsized record is given up after its batch.
 const keepRoom = 256 << 10
 
-// trim gives up memory that only outsized records need.
-func (p *processor) trim() {
+// Trim forgets the values of the events before and gives up memory that only outsized records need. It is called after a batch.
+func (p *Redactor) Trim() {
+	clear(p.values)
+	p.values = p.values[:0]
 	for i := range p.detect.decode.rooms {
 		if r := &p.detect.decode.rooms[i]; cap(r.text) > keepRoom {
 			*r = room{}
@@ -307,7 +309,7 @@ func (p *processor) trim() {
 }
 
 // find calls found for what the detectors find in s. The text is good during the call.
-func (r *rewriter) find(p *processor, s string, found func(string)) {
+func (r *rewriter) find(p *Redactor, s string, found func(string)) {
 	if !p.detect.triggered(s) {
 		return
 	}
@@ -318,7 +320,7 @@ func (r *rewriter) find(p *processor, s string, found func(string)) {
 }
 
 // text returns s without values and without what detectors find; hit is false when s is clean. The result lives as long as e's batch.
-func (r *rewriter) text(p *processor, e *event.Event, s string) (out string, hit bool) {
+func (r *rewriter) text(p *Redactor, e *event.Event, s string) (out string, hit bool) {
 	cur := s
 	for pass := range maxPasses {
 		// Only what detectors look at can come to light by a replacement: values end where words end.
@@ -346,7 +348,7 @@ func (r *rewriter) text(p *processor, e *event.Event, s string) (out string, hit
 }
 
 // search fills spans with what is to be replaced in s, in order, without overlaps.
-func (r *rewriter) search(p *processor, s string) bool {
+func (r *rewriter) search(p *Redactor, s string) bool {
 	if s == "" {
 		return false
 	}
@@ -383,7 +385,7 @@ func (r *rewriter) search(p *processor, s string) bool {
 
 // encoded reports whether a value may stand in s in an encoded form: whether any stands more often in what s decodes to. A value that
 // holds an escape itself, or stands before one, may stand there less often, so that the numbers tell nothing.
-func (p *processor) encoded(s string) bool {
+func (p *Redactor) encoded(s string) bool {
 	if nextEscape(s) < 0 {
 		return false
 	}
@@ -439,7 +441,7 @@ func (r *rewriter) add(v *view, from, to int, with string) {
 }
 
 // values looks for the values that must not stand anywhere.
-func (r *rewriter) values(p *processor, v *view) {
+func (r *rewriter) values(p *Redactor, v *view) {
 	for i := range p.values {
 		x := &p.values[i]
 		if x.whole {

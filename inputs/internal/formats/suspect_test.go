@@ -1,0 +1,262 @@
+package formats
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+const realLogs = "../../../test/testdata/real-logs"
+
+// sent is what a client knows of a request that it sent.
+type sent struct {
+	Case, Method, URL, Folder string
+	Status                    int32
+	ID                        string `json:"req_id"`
+	User                      string `json:"user_id"`
+	Project                   string `json:"project_id"`
+}
+
+func realRequests(t *testing.T) map[string][]sent {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(realLogs, "requests.ndjson"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]sent{}
+	for l := range bytes.Lines(text) {
+		var r sent
+		if err := json.Unmarshal(l, &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.ID != "" {
+			all[r.ID] = append(all[r.ID], r)
+		}
+	}
+	return all
+}
+
+// eachReal parses all real logs and calls do for each line that is recognised.
+func eachReal(t *testing.T, do func(path, line string, e *event.Event, v Verdict)) {
+	t.Helper()
+	err := filepath.WalkDir(realLogs, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.HasSuffix(path, ".ndjson") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if strings.HasSuffix(path, ".gz") {
+			z, err := gzip.NewReader(bytes.NewReader(text))
+			if err != nil {
+				return err
+			}
+			if text, err = io.ReadAll(z); err != nil {
+				return err
+			}
+		}
+		p := newParser(t, path, Options{Records: All})
+		for l := range bytes.Lines(text) {
+			l = bytes.TrimRight(l, "\r\n")
+			e, v := parse(p, string(l))
+			do(path, string(l), e, v)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func suspects(e *event.Event) []string {
+	v, _ := e.Get("suspect")
+	return v.List()
+}
+
+// TestRealForgedLinesAreFlaggedAndNoOthers says how many forged lines are flagged, and how many true ones. The forged ones are known
+// by what their authors put into them: an address, an id and a user that nothing else has.
+func TestRealForgedLinesAreFlaggedAndNoOthers(t *testing.T) {
+	t.Parallel()
+	const address, user = "6.6.6.6", "ffffffffffffffffffffffffffffffff"
+	forged, missed, accused, heads := 0, 0, 0, 0
+	eachReal(t, func(path, line string, e *event.Event, v Verdict) {
+		flagged := slices.Contains(suspects(e), "forged-line")
+		if e.Client == address || e.Path == "/FORGED" || e.UserID == user || strings.HasPrefix(e.RequestID, "req-deadbeef-") {
+			forged++
+			if !flagged || !e.Is(event.BoolIdentityUnverified) {
+				missed++
+				t.Errorf("%s: not flagged: %.200s", path, line)
+			}
+			if v == Access {
+				t.Errorf("%s: a forged line is a request: %.200s", path, line)
+			}
+			return
+		}
+		if flagged {
+			accused++
+			t.Errorf("%s: flagged, though true: %.200s", path, line)
+		}
+		if v == Access && e.Is(event.BoolTruncated) && strings.HasSuffix(line, "/resource_providers/x") {
+			heads++
+			if e.Method != "GET" || e.UserID == "" || e.UserID == user || e.Has&event.HasStatus != 0 {
+				t.Errorf("%s: the first half of a forged line lost what is true of it: %.200s", path, line)
+			}
+		}
+	})
+	t.Logf("%d forged lines, %d not flagged, %d true lines flagged, %d first halves", forged, missed, accused, heads)
+	if forged < 3 || heads < 3 {
+		t.Errorf("only %d forged lines and %d first halves found: the samples are not what they were", forged, heads)
+	}
+}
+
+// TestRealIdentitiesAreTheirOwnOrFlagged joins the records with what the clients know.
+func TestRealIdentitiesAreTheirOwnOrFlagged(t *testing.T) {
+	t.Parallel()
+	requests := realRequests(t)
+	proved, needless, borrowed, flagged := 0, 0, 0, 0
+	eachReal(t, func(path, line string, e *event.Event, v Verdict) {
+		if v != Access || e.UserID == "" {
+			return
+		}
+		unverified := e.Is(event.BoolIdentityUnverified)
+		for _, r := range requests[e.RequestID] {
+			// The path may be written decoded, so it is not compared.
+			own := r.Method == e.Method && (r.Status == e.Status || e.Has&event.HasStatus == 0)
+			if own && r.User == e.UserID && r.Status != 401 {
+				proved++
+				if unverified {
+					needless++
+				}
+				return
+			}
+		}
+		if len(requests[e.RequestID]) == 0 {
+			return // of no request of the clients: one service asks another
+		}
+		borrowed++
+		if unverified {
+			flagged++
+			return
+		}
+		t.Errorf("%s: the identity of another request without a flag: %.300s", path, line)
+	})
+	t.Logf("%d identities proved, %d of them flagged; %d other identities with a client's request id, %d of them flagged", proved, needless, borrowed, flagged)
+	if proved < 50 {
+		t.Errorf("only %d identities were proved", proved)
+	}
+	if needless*100 > proved {
+		t.Errorf("%d of %d true identities are flagged, at most one in a hundred may be", needless, proved)
+	}
+}
+
+func TestForgedLinesThatAreWholeAreFlagged(t *testing.T) {
+	t.Parallel()
+	const (
+		ctx    = "[None req-0f1d2c3b-4a59-4e68-9c77-8b86a5945a01 1b2c3d4e5f60718293a4b5c6d7e8f901 9f8e7d6c5b4a39281706f5e4d3c2b1a0 - - default default] "
+		nobody = "[None req-1f1d2c3b-4a59-4e68-9c77-8b86a5945a02 - - - - - -] "
+		tail   = ` HTTP/1.1" status: 200 len: 2154 time: 0.3120457`
+		nova   = "INFO nova.osapi_compute.wsgi.server "
+	)
+	for name, c := range map[string]struct {
+		file  string
+		lines []string
+		want  string // a letter for each line: f forged, . not
+	}{
+		"another project's process": {"/var/log/keystone/keystone.log", []string{
+			"2026-03-02 10:15:30.000 4211 INFO keystone.common.wsgi " + ctx + "GET http://192.0.2.1/v3/",
+			"2026-03-02 10:15:30.100 1 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+			"2026-03-02 10:15:30.200 1 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+			"2026-03-02 10:15:30.300 4212 INFO keystone.common.wsgi " + ctx + "GET http://192.0.2.1/v3/",
+		}, ".ff."},
+		"a process that is known may use another's logger": {"/var/log/keystone/keystone.log", []string{
+			"2026-03-02 10:15:30.000 4211 INFO keystone.common.wsgi " + ctx + "GET http://192.0.2.1/v3/",
+			"2026-03-02 10:15:30.100 4211 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+		}, ".."},
+		"behind a name, with the right logger": {"/var/log/keystone/keystone.log", []string{
+			"2026-03-02 10:15:30.000 4211 WARNING keystone.auth.plugins.core " + nobody + "Could not find user: x",
+			"2026-03-02 10:15:30.100 1 INFO keystone.common.wsgi " + ctx + "GET http://192.0.2.1/v3/",
+			"2026-03-02 10:15:30.101 1 INFO keystone.common.wsgi " + ctx + "GET http://192.0.2.1/v3/",
+			"y",
+			"2026-03-02 10:15:30.200 4211 WARNING keystone.auth.plugins.core " + nobody + "Authorization failed",
+		}, ".ff.."},
+		"behind a name, in another format": {"/var/log/keystone/keystone.log", []string{
+			"2026-03-02 10:15:30.000 4211 WARNING keystone.auth.plugins.core " + nobody + "Could not find user: x",
+			`192.0.2.6 - admin [02/Mar/2026:10:15:30 +0000] "GET /v3/users HTTP/1.1" 200 1 "-" "-"`,
+			"[pid: 1|app: 0|req: 1/1] 192.0.2.6 () {24 vars in 248 bytes} [Mon Mar  2 10:15:30 2026] GET /v3/users => generated 1 bytes in 1 msecs (HTTP/1.1 200) 3 headers in 100 bytes (1 switches on core 0)",
+			"2026-03-02 10:15:30.200 4211 WARNING keystone.auth.plugins.core " + nobody + "Authorization failed",
+			`192.0.2.7 - - [02/Mar/2026:10:15:31 +0000] "GET /v3/users HTTP/1.1" 200 1 "-" "-"`,
+		}, ".ff.."},
+		"time runs back": {"/var/log/nova/nova-api.log", []string{
+			"2026-03-02 10:15:30.000 4211 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+			"2026-03-02 10:15:10.000 1 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+			"2026-03-02 10:15:31.000 4212 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+			"2026-03-02 10:15:30.900 4213 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+		}, ".f.."},
+		"a process that wrote nothing for long": {"/var/log/keystone/keystone.log", []string{
+			"2026-03-02 10:15:30.000 4211 INFO keystone.common.wsgi " + ctx + "GET http://192.0.2.1/v3/",
+			"2026-03-02 10:15:30.000 4212 INFO keystone.common.wsgi " + ctx + strings.Repeat("x", rememberPID-1000),
+			"2026-03-02 10:15:30.100 4211 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+			"2026-03-02 10:15:30.000 4212 INFO keystone.common.wsgi " + ctx + strings.Repeat("x", rememberPID),
+			"2026-03-02 10:15:30.100 4211 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+		}, "....f"},
+		"collected lines come from anybody": {"/var/log/nova/nova-api.log", []string{
+			"2026-03-02T10:15:30.000000+00:00 ctl1 nova-api[1]: 2026-03-02 10:15:30.000 1 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+			"2026-03-02T10:15:30.000000+00:00 ctl1 cinder-api[2]: 2026-03-02 10:15:10.000 2 INFO cinder.osapi.wsgi.server " + ctx + `192.0.2.6 "GET /v3/x` + tail,
+		}, ".."},
+		"a file of everybody": {"/var/log/all.log", []string{
+			"2026-03-02 10:15:30.000 4211 INFO keystone.common.wsgi " + ctx + "GET http://192.0.2.1/v3/",
+			"2026-03-02 10:15:30.100 17 " + nova + ctx + `192.0.2.6 "GET /v2.1/x` + tail,
+		}, ".."},
+	} {
+		p := newParser(t, c.file, Options{Records: All})
+		p.File(c.file, time.Unix(1772446530, 0))
+		var marks strings.Builder
+		for _, l := range c.lines {
+			e, _ := parse(p, l)
+			forged := slices.Contains(suspects(e), "forged-line")
+			if forged != e.Is(event.BoolIdentityUnverified) {
+				t.Errorf("%s: flag and identity differ: %s", name, l)
+			}
+			if forged {
+				marks.WriteByte('f')
+			} else {
+				marks.WriteByte('.')
+			}
+		}
+		if got := marks.String(); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+func TestIdentityWithoutProofIsFlaggedForServicesOfWhichLittleIsKnown(t *testing.T) {
+	t.Parallel()
+	const req = "req-0f1d2c3b-4a59-4e68-9c77-8b86a5945a01"
+	for _, c := range []struct {
+		ctx, method, path, status string
+		want                      bool
+	}{
+		{"[None " + req + " 1b2c3d4e5f60718293a4b5c6d7e8f901 9f8e7d6c5b4a39281706f5e4d3c2b1a0 - - default default]", "GET", "/v2/shares", "401", true},
+		{"[None " + req + " 1b2c3d4e5f60718293a4b5c6d7e8f901 9f8e7d6c5b4a39281706f5e4d3c2b1a0 - - default default]", "OPTIONS", "/v2/shares", "200", true},
+		{"[None " + req + " 1b2c3d4e5f60718293a4b5c6d7e8f901 9f8e7d6c5b4a39281706f5e4d3c2b1a0 - - default default]", "GET", "/v2/", "200", true},
+		{"[None " + req + " 1b2c3d4e5f60718293a4b5c6d7e8f901 9f8e7d6c5b4a39281706f5e4d3c2b1a0 - - default default]", "GET", "/v2/shares", "200", false},
+		{"[None " + req + " - - - - - -]", "GET", "/v2/shares", "401", false},
+	} {
+		p := newParser(t, "manila-api.log", Options{})
+		e, v := parse(p, "2026-03-02 10:15:30.123 4211 INFO manila.osapi_share.wsgi.server "+c.ctx+` 192.0.2.9 "`+c.method+" "+c.path+` HTTP/1.1" status: `+c.status+"  len: 2154 time: 0.3120457")
+		if v != Access || e.Is(event.BoolIdentityUnverified) != c.want {
+			t.Errorf("%+v: verdict %d, unverified %v", c, v, e.Is(event.BoolIdentityUnverified))
+		}
+	}
+}
