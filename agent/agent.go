@@ -130,3 +130,19 @@ func flagsFromEnv(cmd *cobra.Command) (err error) {
 	})
 	return err
 }
+
+// group makes a command of one that only has commands below it: without one it shows its help, with one that it does not know it says so.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+		}
+		return err
+	}
+	return cmd
+}

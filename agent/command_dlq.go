@@ -91,7 +91,7 @@ each pipeline and output; what died in a processor is told by place and reason o
 		},
 	}
 	cmd.AddCommand(list, show)
-	return cmd
+	return group(cmd)
 }
 
 // letters are the dead letters of one output.

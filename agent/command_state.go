@@ -30,7 +30,7 @@ agent is 'stacktrail status'.`,
 		Example: "  stacktrail state show\n  stacktrail state check && systemctl start stacktrail",
 	}
 	cmd.AddCommand(newStateShowCommand(reg), newStateCheckCommand(reg), newStateRepairCommand(reg))
-	return cmd
+	return group(cmd)
 }
 
 // stateFlags are the flags that all of them have.

@@ -54,6 +54,9 @@ func (m *machine) state() monitor.State {
 		longest = max(longest, p.LongestWrite())
 	}
 	s.NotReady = monitor.NotReady(s.Pipelines)
+	if !m.running.Load() {
+		s.NotReady = append(s.NotReady, "starting: positions are compared with the logs, outputs are opened")
+	}
 	m.beat.mu.Lock()
 	s.Checkpoint, s.SaveError = m.beat.stored, m.beat.saveError
 	turned := m.beat.turned

@@ -12,6 +12,10 @@ import (
 func TestALoopThatDoesNotTurnIsStuck(t *testing.T) {
 	t.Parallel()
 	m := &machine{cfg: &config.Config{}}
+	if s := m.state(); len(s.NotReady) != 1 || !strings.HasPrefix(s.NotReady[0], "starting") {
+		t.Errorf("before the start is over: %q", s.NotReady)
+	}
+	m.running.Store(true)
 	m.turn()
 	if s := m.state(); s.Stuck != "" || len(s.NotReady) > 0 {
 		t.Errorf("a loop that has just turned: %q %q", s.Stuck, s.NotReady)

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +42,7 @@ type machine struct {
 	keptNode  string                         // node id that was made up, kept in the checkpoint
 	asked     chan struct{}                  // somebody wants a checkpoint soon
 	saveFails bool                           // the last checkpoint could not be stored
+	running   atomic.Bool                    // the start is over
 	streams   int                            // in the last checkpoint, or what was to be it
 	started   time.Time
 	beat      beat
@@ -103,6 +105,7 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 		}
 	}
 	m.save(context.WithoutCancel(ctx), 0)
+	m.running.Store(true)
 	tellSystemd(m.log, daemon.SdNotifyReady)
 	go m.feedWatchdog(ended)
 	log.Info("started", "version", version, "pipelines", len(m.pipelines), "state_dir", cfg.Agent.StateDir, "listen", watch.Addr())

@@ -92,6 +92,7 @@ type lineage struct {
 	queued bool            // guarded by w.mu
 
 	first    bool // no scan was taken so far
+	looked   bool // it had a turn
 	initial  bool // something of it was there when the run began
 	known    bool // the checkpoint has streams of it
 	gated    bool // it waits until another compressed file is read
@@ -185,6 +186,10 @@ func (l *lineage) owes(id fileID) bool {
 func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 	now := time.Now()
 	l.active, l.gated = false, false
+	if !l.looked {
+		l.looked = true
+		defer l.r.looked()
+	}
 	if l.take(now) {
 		l.recheck(ctx)
 	}

@@ -134,8 +134,9 @@ func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (fin
 			_ = o.Close()
 			continue
 		}
-		if path == l.key {
-			_ = o.Close() // a live file that is not open: it will be, and then it is asked whose it is
+		if path == l.key { // a live file that is not open: it will be, and then it is asked whose it is
+			_ = o.Close()
+			sure = false
 			continue
 		}
 		l.r.ok(path)
@@ -163,6 +164,9 @@ func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (fin
 			l.byID[f.id] = f
 			l.files = append(l.files, f)
 			l.setHave(f.id, true)
+		}
+		if l.r.held.Load() >= l.r.maxHeld {
+			l.r.crowd(errCrowded) // it is held all the same: it is to be read now, and then it is let go
 		}
 		l.hold(f, h, c)
 		f.static, f.parked, f.copyOf = f.gz, false, nil
@@ -227,6 +231,9 @@ func (l *lineage) rewritten(f *file) {
 	l.r.env.Log.Info("file was truncated or rewritten in place", "path", f.path, "read", s.pos, "seen", s.meta.End)
 	l.stopLive(f)
 	l.unregister(s)
+	if s.settled = s.opened && s.pos >= s.meta.End; s.settled {
+		l.update(s)
+	}
 	s.file, s.emptied, s.searches, s.searched = nil, true, 0, time.Time{}
 	f.s, f.was = nil, s
 	f.started, f.ended, f.proved, f.idle, f.static, f.reported = false, false, false, false, f.gz, false

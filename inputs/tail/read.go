@@ -304,8 +304,8 @@ func (l *lineage) send(ctx context.Context, s *stream, b *event.Batch) error {
 		*places = append(*places, s.pos)
 		l.update(s)
 	}
-	if s.drained {
-		s.drained = false
+	if s.drained || s.settled {
+		s.drained, s.settled = false, false
 		l.update(s)
 	}
 	s.passed()

@@ -33,6 +33,7 @@ type run struct {
 	wg      sync.WaitGroup
 	pending sync.WaitGroup // in once mode: lineages and pipes that are not read to their ends
 
+	unseen      atomic.Int64 // lineages that had no turn so far, of those of the first scan
 	wanting     atomic.Int64 // lineages that want something of the next scan
 	maxHeld     int64        // descriptors that may be held
 	held        atomic.Int64 // that are held
@@ -80,6 +81,7 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 	defer c.close()
 	c.scan()
 	r.begins = false
+	r.begin(len(r.lineages))
 	for _, w := range r.workers {
 		r.wg.Go(func() { w.run(ctx) })
 	}
@@ -107,6 +109,24 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 		return err
 	}
 	return nil
+}
+
+// startKey is under what it is reported that a run is not under way so far.
+const startKey = "start"
+
+// begin reports that n lineages are not looked at so far: until then it is not known where reading begins.
+func (r *run) begin(n int) {
+	r.unseen.Store(int64(n))
+	if n > 0 && !r.env.Once {
+		r.env.Fail(startKey, fmt.Errorf("the first look at %d logs is not over", n))
+	}
+}
+
+// looked takes back what begin reported, when all lineages had their first turn.
+func (r *run) looked() {
+	if r.unseen.Add(-1) == 0 && !r.env.Once {
+		r.env.Fail(startKey, nil)
+	}
 }
 
 // onceMore reads, in once mode, what had to wait for descriptors: what is read made room for it.
@@ -240,6 +260,7 @@ func (r *run) clearFaults() {
 	for path := range r.faults {
 		r.env.Fail(path, nil)
 	}
+	r.env.Fail(startKey, nil)
 }
 
 func bootID() string {

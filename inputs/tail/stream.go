@@ -140,6 +140,9 @@ type stream struct {
 
 	// emptied: its file was cut or written anew in place, so that whoever copied it before has finished.
 	emptied bool
+	// settled: all that was ever seen of it was read when its file was emptied. If more of it is found, it is read; if none is, nothing is
+	// missing, so a restart need not find it.
+	settled bool
 
 	lost     bool // searched for in vain: what was not read is counted
 	searches int
@@ -595,5 +598,5 @@ func (s *stream) matches(ctx context.Context, c content, off int64, sum uint64, 
 
 // entry is what the agent gets to keep.
 func (s *stream) entry() plugins.Stream {
-	return plugins.Stream{Name: s.name, Lane: s.lane, Meta: s.meta.encode(), Start: s.position(), Drained: s.drained}
+	return plugins.Stream{Name: s.name, Lane: s.lane, Meta: s.meta.encode(), Start: s.position(), Drained: s.drained || s.settled}
 }

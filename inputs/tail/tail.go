@@ -253,6 +253,9 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 	}
 	_, need := s.head()
 	h := &hunt{in: in, s: s, x: x, proves: proves, differ: map[fileID]stamp{}}
+	if h.try(m.File); h.found != nil { // where it was seen last: with many files a look at all of them is dear
+		return s, h.found, nil
+	}
 	begun := time.Now()
 	for pause := restPause; ; pause = min(2*pause, restPauseMax) {
 		before, err := in.fs.survey(m.Path, fileID{m.Dev, m.Ino}, extra)

@@ -347,6 +347,7 @@ func TestTermInTheMiddleLosesAndDoublesNothing(t *testing.T) {
 	writing.Go(func() { w.pace(6e6, 3e6, nil, stop) })
 	for i := range 4 {
 		a := b.start()
+		a.says("msg=started") // the output may be long enough from before
 		arrive(t, a, b.out, (i+1)*1000)
 		a.signal([]syscall.Signal{syscall.SIGTERM, syscall.SIGINT}[i%2])
 		if code := a.wait(); code != 0 {
