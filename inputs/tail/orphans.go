@@ -16,6 +16,10 @@ func (l *lineage) seekOrphans(ctx context.Context, now time.Time) (waiting bool,
 		if s.file != nil || s.drained || s.lost || s.meta.Pipe {
 			continue
 		}
+		if l.waitsForRoom(s) {
+			waiting, l.active = true, true
+			continue
+		}
 		if now.Sub(s.searched) < l.r.cfg.Sweep && s.searches > 0 {
 			waiting, l.active = true, true
 			continue
@@ -55,6 +59,16 @@ func (l *lineage) seekOrphans(ctx context.Context, now time.Time) (waiting bool,
 		waiting, l.active = true, true
 	}
 	return waiting, nil
+}
+
+// waitsForRoom reports whether the stream's file is where it was and only waits to be opened, because as many are open as may be: a
+// search would look at all files of the folder.
+func (l *lineage) waitsForRoom(s *stream) bool {
+	if !l.r.crowded.Load() && !l.r.room.Load() {
+		return false
+	}
+	fi, err := l.r.fs.stat(s.meta.File)
+	return err == nil && idOf(fi) == s.inode() && fi.Size() >= s.pos
 }
 
 // restless says that it cannot be told whether the rest of s is there.
