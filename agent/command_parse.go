@@ -33,6 +33,7 @@ type parseOptions struct {
 	eventID  bool
 	unparsed bool
 	mask     bool
+	explain  string
 }
 
 func newParseCommand(reg *plugins.Registry) *cobra.Command {
@@ -49,6 +50,9 @@ it stands. Lines that no format knows go to standard error with the reason, and 
 			if err != nil {
 				return fmt.Errorf("--naming: %w", err)
 			}
+			if cmd.Flags().Changed("explain") {
+				return explainLine(reg, opt, files, cmd.OutOrStdout())
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			p := newParser(reg, opt, naming, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -58,10 +62,11 @@ it stands. Lines that no format knows go to standard error with the reason, and 
 	f := cmd.Flags()
 	f.StringVar(&opt.format, "format", "auto", "format of the lines, or auto")
 	f.StringVar(&opt.timezone, "timezone", "Local", "zone of times that carry none")
-	f.StringVar(&opt.records, "records", "access", "access, or all: service-log lines too")
+	f.StringVar(&opt.records, "records", "access", "access, audit: CADF records too, or all: service-log lines too")
 	f.StringVar(&opt.naming, "naming", "ovh", "names of the fields: ovh, ecs or otel")
 	f.BoolVar(&opt.eventID, "event-id", false, "add event_id")
 	f.BoolVar(&opt.mask, "mask-tokens", true, "put *** for tokens, passwords and signatures")
+	f.StringVar(&opt.explain, "explain", "", "show for this `LINE` which formats were tried and how far each got; FILE is then only a name")
 	f.BoolVar(&opt.unparsed, "unparsed-events", false, "print lines that no format knows as events too, not on standard error")
 	return cmd
 }

@@ -10,6 +10,7 @@
 A .gz file is read uncompressed. README.md and requests.ndjson are not logs. What each format means and how
 doubtful lines were decided stands in golden/NOTES.md. Standard library only.
 """
+import datetime
 import gzip
 import ipaddress
 import json
@@ -35,6 +36,8 @@ UWSGI = re.compile(
     rb'\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\] (?P<method>\S*) (?P<uri>.*) => '
     rb'generated (?P<len>\d+) bytes in (?P<time>\d+) (?P<unit>msecs|micros) (?:via \S+ )?'
     rb'\((?P<proto>.*) (?P<status>-?\d+)\) \d+ headers in \d+ bytes \(\d+ switches on core \d+\)$', re.S)
+START = re.compile(rb'^(?P<method>[A-Z]+) https?://\S.*$', re.S)
+DONE = re.compile(rb'^https?://(?P<host>[^/?]*)(?P<uri>.*) returned with HTTP (?P<status>\d{3})$', re.S)
 Q = rb'"((?:[^"\\]|\\.)*)"'
 CLFDATE = rb'\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]'
 COMBINED = re.compile(rb'^(\S+) \S+ \S+ ' + CLFDATE + rb' ' + Q + rb' (\d{3}) (\d+|-) ' + Q + rb' ' + Q + rb'$', re.S)
@@ -147,8 +150,8 @@ def number(b):
 
 # --- one line -------------------------------------------------------------------------------------------------
 
-def read_line(line):
-    """The record of a request line, or None."""
+def read_line(line, begun):
+    """The record of a request line, or None. begun: the methods and times of first halves so far, by request id."""
     line = ANSI.sub(b'', line.rstrip(b'\r'))
     r = {}
     m = OSLO.match(line)
@@ -164,6 +167,8 @@ def read_line(line):
             r['method'] = text(q['method'])
             put_uri(r, q['uri'])
             e = q
+        elif m['logger'].endswith((b'.wsgi', b'.middleware.fault')):
+            return start_done(m, rid, user, project, begun)
         else:
             return None
         r['status'] = int(e['status'])
@@ -201,6 +206,24 @@ def read_line(line):
     if m:
         return apache('apache-kolla', *m.group(1, 2, 3, 4, 5))
     return None
+
+
+def start_done(m, rid, user, project, begun):
+    """The second line of a pair is the record; the first one knows the method and the time."""
+    at = datetime.datetime.fromisoformat(m.string[:23].decode().replace(',', '.'))
+    s = START.match(m['msg'])
+    if s and rid:
+        begun[rid] = (text(s['method']), at)
+        return None
+    d = DONE.match(m['msg'])
+    if not d:
+        return None
+    r = {'format': 'start-done', 'status': int(d['status']), 'request_id': rid, 'user_id': user, 'project_id': project}
+    put_uri(r, d['uri'] or b'/')
+    if rid in begun:
+        r['method'], start = begun.pop(rid)
+        r['time'] = round((at - start).total_seconds(), 3)
+    return r
 
 
 def apache(name, who, req, status, size, micros):
@@ -282,10 +305,10 @@ def physical(data):
 def counts(root):
     out = {}
     for rel, p in sorted(files(root)):
-        formats, n = {}, 0
+        formats, n, begun = {}, 0, {}
         for _, line in physical(content(p)):
             n += 1
-            r = read_line(line)
+            r = read_line(line, begun)
             if r:
                 formats[r['format']] = formats.get(r['format'], 0) + 1
         out[rel] = {'lines': n, 'formats': dict(sorted(formats.items()))}
@@ -296,8 +319,9 @@ def records(root):
     order = ('file', 'line', 'offset', 'format', 'method', 'path', 'query', 'status', 'request_id',
              'captured_request_id', 'client', 'user_id', 'project_id', 'time', 'size')
     for rel, p in sorted(files(root)):
+        begun = {}
         for n, (at, line) in enumerate(physical(content(p)), 1):
-            r = read_line(line)
+            r = read_line(line, begun)
             if r:
                 r.update(file=rel, line=n, offset=at)
                 yield {k: r[k] for k in order if r.get(k) is not None}
@@ -329,7 +353,7 @@ def main(a):
     elif a[0] == 'near':
         for rel, p in sorted(files(a[1])):
             for n, (_, line) in enumerate(physical(content(p)), 1):
-                if NEAR.search(line) and not read_line(line):
+                if NEAR.search(line) and not read_line(line, {}):
                     s = text(line)
                     w.write('%s:%d %s\n' % (rel, n, s if len(s) < 400 else s[:200] + ' … ' + s[-180:]))
     else:

@@ -33,12 +33,19 @@ CLASSES = {
     'empty-query': 'a target that ends in "?": WSGI has an empty query string, the service prints no "?"',
     'raw-bytes': 'raw bytes above 0x7f in the request line: printed as they are, escaped or re-coded',
     'absolute-target': 'an absolute URL as target, printed with or without its host',
+    'start-missing': 'the first line of the pair, which has the method, is not among the lines',
+    'masked': 'secrets in the query are masked',
     'escaped': 'the same bytes in the proxy\'s own escapes (#xx)',
 }
 
 
 def hash_unescape(s):
     return re.sub(r'#([0-9A-F]{2})', lambda m: chr(int(m.group(1), 16)), s)
+
+
+def masked(s):
+    """The url with what the list of requests has masked already as the product masks it."""
+    return re.sub(r'([?&](?:token|password)=)x+', r'\1***', s)
 
 
 def fold(s):
@@ -65,6 +72,10 @@ def explain(rec, row, fmt, what, got, rows):
     if len(rows) > 1 and any(not differing(rec, r, fmt, got) for r in rows):
         return 'reused-id'
     status = rec.get('api_response_code_int')
+    if fmt == 'start-done' and 'method' in what and not rec.get('method'):
+        # What differs besides must have an explanation of its own.
+        rest = [w for w in what if w != 'method']
+        return explain(dict(rec, method=row['method']), row, fmt, rest, got, rows) if rest else 'start-missing'
     if fmt in ('nova-eventlet', 'nova-requestlog') and (
             status == 401 or rec.get('method') == 'OPTIONS' or re.match(r'^/(?:v2(?:\.1)?/?)?$', rec.get('path') or '')):
         return 'stale-identity'
@@ -80,6 +91,8 @@ def explain(rec, row, fmt, what, got, rows):
         return None
     if 'url' in what and 'method' not in what and 'status' not in what:
         want = row['url']
+        if '***' in got and masked(want) == got:
+            return 'masked'
         if got + '?' == want:
             return 'empty-query'
         if fmt.startswith(('uwsgi', 'apache')) and ' ' in want and want.startswith(got + ' '):

@@ -19,8 +19,11 @@ import (
 // the event. Apache escapes quotes, backslashes and what is not printable: undone once.
 func (p *Parser) apache(s string, e *event.Event) Verdict {
 	q := unescapedQuote(s, 0)
+	if q < 0 {
+		return p.clfLine(s, e) // development servers talk without quotes
+	}
 	if q < 22 || s[q-1] != ' ' || s[q-2] != ']' {
-		return Unparsed
+		return p.apacheOSA(s, q, e)
 	}
 	b := strings.LastIndexByte(s[max(0, q-42):q-2], '[')
 	if b < 0 {
@@ -30,9 +33,12 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 	if b < 2 || s[b-1] != ' ' {
 		return Unparsed
 	}
+	if q-3-b == 20 {
+		return p.clfLine(s, e)
+	}
 	var l apacheLine
 	if l.nano, l.iso, l.bad = p.apacheTime(s[b+1 : q-2]); l.bad {
-		return Unparsed
+		return p.parts(apacheCombined, atTime, s[b:])
 	}
 	// HOST may be a list with spaces, or whatever a client sent as X-Forwarded-For: the two fields behind it are read from its end.
 	head := s[:b-1]
@@ -46,10 +52,14 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 		return Unparsed
 	}
 	l.host = head[:i]
+	p.vhost(&l)
 
 	end := unescapedQuote(s, q+1)
 	if end < 0 {
 		return p.apacheCut(s[q+1:], &l, e)
+	}
+	if strings.HasPrefix(s[end+1:], ` "`) {
+		return p.nginxSkyline(s, q, &l, e)
 	}
 	l.request, l.closed = s[q+1:end], true
 	l.plain = strings.IndexByte(s[:q], '"') < 0 && strings.IndexByte(l.request, '"') < 0
@@ -58,23 +68,23 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 	// From here on a line may end anywhere, but may not hold anything else.
 	status, rest, more := field(strings.TrimPrefix(s[end+1:], " "))
 	if end+1 < len(s) && s[end+1] != ' ' {
-		return Unparsed
+		return p.parts(apacheCombined, atStatus, s[end+1:])
 	}
 	if !more {
 		if _, ok := digits(rest); len(rest) > 3 || !ok && rest != "" {
-			return Unparsed
+			return p.parts(apacheCombined, atStatus, rest)
 		}
 		return p.apacheCut(l.request, &l, e)
 	}
 	if l.status, l.hasStatus = status3(status); !l.hasStatus && (!proxy || status != "-1") {
-		return Unparsed
+		return p.parts(apacheCombined, atStatus, s[end+1:])
 	}
 	size, rest, more := field(rest)
 	if !more {
 		size, rest = rest, ""
 	}
 	if l.size, l.hasSize = digits(size); !l.hasSize && size != "-" && size != "" {
-		return Unparsed
+		return p.parts(apacheCombined, atSize, s[len(s)-len(rest)-len(size):])
 	}
 	switch {
 	case rest == "":
@@ -92,12 +102,15 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 			return p.apacheCut(l.request, &l, e)
 		}
 		if !strings.HasPrefix(rest, ` "`) {
-			return Unparsed
+			return p.parts(apacheCombined, atTail, rest)
 		}
 		ua, rest, ok := quoted(rest[1:])
 		if !ok {
 			p.agents(e, ref, "-")
 			return p.apacheCut(l.request, &l, e)
+		}
+		if strings.HasPrefix(rest, ` "`) {
+			return p.swiftStorage(&l, e, ref, ua, rest)
 		}
 		return p.apacheCombined(&l, e, ref, ua, rest)
 	}
@@ -105,12 +118,12 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 	l.timed = true
 	if !more {
 		if _, ok := digits(rest); !ok {
-			return Unparsed
+			return p.parts(apacheKolla, atDuration, rest)
 		}
 		return p.apacheCut(l.request, &l, e)
 	}
 	if l.micros, l.hasMicros = digits(took); !l.hasMicros {
-		return Unparsed
+		return p.parts(apacheKolla, atDuration, rest)
 	}
 	return p.apacheTimed(&l, rest, e)
 }
@@ -129,6 +142,8 @@ type apacheLine struct {
 	micros              int64
 	hasMicros           bool
 	closed              bool // the request has its closing quote
+	vhost               string
+	vport               int64
 	plain               bool // nothing so far contains a quote
 }
 
@@ -136,7 +151,7 @@ type apacheLine struct {
 func (p *Parser) apacheTime(s string) (nano int64, iso, bad bool) {
 	switch {
 	case len(s) == 26 && s[2] == '/' && s[20] == ' ':
-		naive, _, ok := p.clf(&p.zonedHour, s)
+		naive, _, ok := p.clf(&p.zonedHour, s, ':')
 		off, n := offset(s[21:])
 		return (naive - off) * 1e9, false, !ok || n != 5
 	case len(s) >= 24 && s[4] == '-' && s[10] == 'T':
@@ -189,7 +204,7 @@ func (p *Parser) apacheCommon(l *apacheLine, e *event.Event, f format, peer bool
 	if f != haproxyCLF {
 		req = p.unescape(req) // HAProxy's escapes are its own
 	}
-	if !request(e, req) && f != haproxyCLF {
+	if !request(e, req) && f != haproxyCLF && f != swiftStorageLog {
 		p.setRequestText(e, `{"apache_request":`, l.request)
 	}
 	if l.hasStatus {
@@ -205,31 +220,65 @@ func (p *Parser) apacheCommon(l *apacheLine, e *event.Event, f format, peer bool
 	}
 	access(e, f, basisStart)
 	p.fillByPath(e)
-	if p.env.kind != bare {
+	if p.depth > 0 {
 		p.fillOuter(e)
 	}
 	e.Plain = l.plain
 }
 
-// apacheCombined finishes a line of that format. tail is what stands behind the user agent.
+// apacheCombined finishes a line of that format, or of those that differ from it in little. tail is what stands behind the user
+// agent.
 func (p *Parser) apacheCombined(l *apacheLine, e *event.Event, ref, ua, tail string) Verdict {
 	if l.iso {
 		return Unparsed
 	}
-	if !p.enabled(apacheCombined) {
-		return Unparsed
+	f := apacheCombined
+	switch {
+	case l.vhost != "":
+		f = apacheVhost
+	case p.nginx():
+		f = nginxCombined
 	}
 	if tail != "" {
-		n, ok := digits(strings.TrimSuffix(strings.TrimSuffix(tail[1:], "(us)"), "μs"))
-		if tail[0] != ' ' || !ok || tail[len(tail)-1]-'0' <= 9 {
+		took, upstream, ok := nginxTail(tail)
+		switch n, micro := apacheMicros(tail); {
+		case micro:
+			took = micros(n)
+		case ok:
+			f = nginxCombined
+		default:
+			return p.parts(f, atTail, tail)
+		}
+		if !p.enabled(f) {
 			return Unparsed
 		}
-		e.SetDuration(micros(n))
+		e.SetDuration(took)
+		if upstream != "" {
+			p.setRequestText(e, `{"nginx_upstream_time":`, upstream)
+		}
+	}
+	if !p.enabled(f) {
+		return Unparsed
 	}
 	p.apacheTail = p.apacheTail || ua != ""
 	p.agents(e, ref, ua)
-	p.apacheCommon(l, e, apacheCombined, true)
+	p.apacheCommon(l, e, f, true)
+	switch f {
+	case apacheVhost:
+		p.setVhost(l, e)
+	case nginxCombined:
+		e.TimestampBasis = basisEnd
+		if l.hasSize {
+			e.SetBool(event.BoolSizeIncludesHeaders, false)
+		}
+	}
 	return Access
+}
+
+// apacheMicros reads ` N(us)` or ` Nμs`.
+func apacheMicros(s string) (n int64, ok bool) {
+	n, ok = digits(strings.TrimSuffix(strings.TrimSuffix(s[1:], "(us)"), "μs"))
+	return n, ok && s[0] == ' ' && s[len(s)-1]-'0' > 9
 }
 
 // agents sets referer and user agent.
@@ -252,11 +301,15 @@ func (p *Parser) apacheCut(req string, l *apacheLine, e *event.Event) Verdict {
 		f = apacheKolla
 	case p.env.from.program == "haproxy":
 		f = haproxyCLF
+	case l.vhost != "":
+		f = apacheVhost
+	case p.nginx():
+		f = nginxCombined
 	}
 	if !l.closed {
 		m, rest, ok := field(req)
 		if !ok || !isMethod(m) || rest == "" || rest[0] != '/' && rest[0] != '*' && !strings.HasPrefix(rest, "http") {
-			return Unparsed
+			return p.parts(f, atRequest, req)
 		}
 		// What stands after a second space is part of a protocol. A backslash at the end lost what it escapes.
 		if i := strings.IndexByte(rest, ' '); i >= 0 {
@@ -274,6 +327,12 @@ func (p *Parser) apacheCut(req string, l *apacheLine, e *event.Event) Verdict {
 	}
 	if l.hasMicros {
 		e.SetDuration(micros(l.micros))
+	}
+	switch f {
+	case apacheVhost:
+		p.setVhost(l, e)
+	case nginxCombined:
+		e.TimestampBasis = basisEnd
 	}
 	e.Plain = false
 	p.setCut(e)

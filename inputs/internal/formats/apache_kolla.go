@@ -24,14 +24,14 @@ func (p *Parser) apacheTimed(l *apacheLine, rest string, e *event.Event) Verdict
 		return p.apacheCut(l.request, l, e)
 	}
 	if rest[0] != '"' {
-		return Unparsed
+		return p.parts(apacheKolla, atTail, rest)
 	}
 	ref, rest, ok := quoted(rest)
 	if !ok || rest == "" || rest == " " {
 		return p.apacheCut(l.request, l, e)
 	}
 	if !strings.HasPrefix(rest, ` "`) {
-		return Unparsed
+		return p.parts(apacheKolla, atTail, rest)
 	}
 	ua, rest, ok := quoted(rest[1:])
 	if !ok {
@@ -39,7 +39,7 @@ func (p *Parser) apacheTimed(l *apacheLine, rest string, e *event.Event) Verdict
 		return p.apacheCut(l.request, l, e)
 	}
 	if rest != "" {
-		return Unparsed
+		return p.parts(apacheKolla, atEnd, rest)
 	}
 	if !p.enabled(apacheKolla) {
 		return Unparsed

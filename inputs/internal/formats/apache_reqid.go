@@ -20,7 +20,7 @@ func (p *Parser) apacheReqID(l *apacheLine, rest string, e *event.Event) Verdict
 		return p.apacheCut(l.request, l, e)
 	}
 	if rest[0] != '"' {
-		return Unparsed
+		return p.parts(apacheReqID, atTail, rest)
 	}
 	ua, rest, ok := quoted(rest)
 	if !ok || rest == "" || rest == " " {
@@ -31,7 +31,7 @@ func (p *Parser) apacheReqID(l *apacheLine, rest string, e *event.Event) Verdict
 	}
 	id := rest[1:]
 	if rest[0] != ' ' || strings.ContainsAny(id, " \"") {
-		return Unparsed
+		return p.parts(apacheReqID, atEnd, rest)
 	}
 	if strings.HasPrefix("req-", id[:min(4, len(id))]) && len(id) < len("req-")+36 {
 		// A request id can be any text that a caller sent, but one that is shorter than a uuid is more often cut.

@@ -75,14 +75,14 @@ func (p *Parser) iso(h *hour, s string) (naive, utc int64, ok bool) {
 	return naive, utc, true
 }
 
-// clf reads "02/Jan/2006:15:04:05" from the head of s, which has 20 bytes at least.
-func (p *Parser) clf(h *hour, s string) (naive, utc int64, ok bool) {
+// clf reads "02/Jan/2006:15:04:05" from the head of s, which has 20 bytes at least; sep is the byte before the hour.
+func (p *Parser) clf(h *hour, s string, sep byte) (naive, utc int64, ok bool) {
 	k0, k1 := le64(s, 0), le64(s, 6)
 	if k0 != h.k0 || k1 != h.k1 || !h.ok {
 		h.k0, h.k1 = k0, k1
 		c, y, d, hh := two(s, 7), two(s, 9), two(s, 0), two(s, 12)
 		h.ok = false
-		if c > 99 || y > 99 || s[2] != '/' || s[6] != '/' || s[11] != ':' || !h.set(p.loc, int(c)*100+int(y), month(s[3:6]), int(d), int(hh)) {
+		if c > 99 || y > 99 || s[2] != '/' || s[6] != '/' || s[11] != sep || !h.set(p.loc, int(c)*100+int(y), month(s[3:6]), int(d), int(hh)) {
 			return 0, 0, false
 		}
 	}
@@ -201,7 +201,7 @@ var powers = [10]int64{1e9, 1e8, 1e7, 1e6, 1e5, 1e4, 1e3, 100, 10, 1}
 // hours, which then is the zone. taken is how long the request lasted after the time, in seconds, if it is the begin.
 func (p *Parser) zoned(naive, utc, taken int64) int64 {
 	const quarter, widest = 15 * 60, 14 * 3600
-	if p.env.kind != isoSyslog {
+	if !p.env.zoned {
 		return utc
 	}
 	d := naive + taken - p.env.sec // the zone's offset less the time that the line took to the log

@@ -10,6 +10,9 @@ type cursor struct {
 	bad, ended bool
 }
 
+// rest is what was not taken.
+func (c *cursor) rest() string { return c.s[c.i:] }
+
 // lit takes a literal text.
 func (c *cursor) lit(t string) {
 	if c.bad {

@@ -7,103 +7,101 @@ import (
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
-// envelopeKind is what a line came in.
-type envelopeKind uint8
-
-const (
-	bare      envelopeKind = iota
-	isoSyslog              // rsyslog's RFC 3339 form: its time has a zone
-	bsdSyslog              // RFC 3164: its time has neither year nor zone
-	fileName               // the name of the file
-)
-
-// envelope is what stands in front of a message.
+// envelope is what stands around a message: what a container's runtime, an init, syslog or a web server put there.
 type envelope struct {
-	kind    envelopeKind
-	sec     int64 // the outer time
-	nsec    int64
-	off     int64 // its zone
-	timed   bool
-	host    string
-	pid     int64
-	hasPID  bool
-	from    origin // the tag's
-	file    origin // the file's whose name stands at the head of the line
-	message string // of a line that is no access line
+	used      bool  // there may be one
+	sec, nsec int64 // the innermost time with a zone
+	off       int64 // its zone
+	zoned     bool
+	local     bool  // the prefix of Apache's error log has a time without a zone
+	localSec  int64 // it, read in the parser's zone
+	localNsec int64
+	yearless  yearless // the innermost time without a year
+
+	host      string
+	pid       int64
+	hasPID    bool
+	level     int32
+	hasLevel  bool
+	container bool   // the line comes from a container, whose runtime does not name the program
+	inError   bool   // the line comes from Apache's error log
+	timeOnly  bool   // nothing is around the line but that log's time
+	errorTime int64  // its time there, in Unix seconds read as UTC; 0: not known
+	stderr    bool   // swift says that a server wrote it on its standard error
+	cut       bool   // the envelope itself says that this is not the whole line
+	from      origin // the tag's
+	file      origin // the file's whose name stands at the head of the line
+	named     bool   // there is one
+	message   string // of a line that is no access line
 }
 
-// syslogISO takes rsyslog's RSYSLOG_FileFormat: `2006-01-02T15:04:05.000000+00:00 HOST TAG[PID]: MESSAGE`, and the pebble
-// form `2006-01-02T15:04:05.000Z [SERVICE] MESSAGE`, whose time has a zone as well.
-func (p *Parser) syslogISO(s string, e *event.Event) Verdict {
-	naive, _, ok := p.iso(&p.outerHour, s)
-	if !ok {
-		return Unparsed
+// yearless is a time of RFC 3164.
+type yearless struct {
+	mon            int
+	day, h, m, sec uint8
+	nsec           int64
+}
+
+// zonedTime keeps a time with its zone.
+func (v *envelope) zonedTime(sec, nsec, off int64) {
+	v.sec, v.nsec, v.off, v.zoned = sec, nsec, off, true
+	v.yearless.mon = 0
+}
+
+// tagMemory remembers the last program's name: lines of one file share it.
+type tagMemory struct {
+	text [48]byte
+	n    int
+	from origin
+}
+
+// look returns what a name tells.
+func (m *tagMemory) look(name string) origin {
+	if m.n == 0 || len(name) != m.n || string(m.text[:m.n]) != name {
+		m.from = originOf(name)
+		if m.n = copy(m.text[:], name); m.n < len(name) {
+			m.n = 0
+		}
 	}
-	i := 19
-	var ns int64
-	if len(s) > i+1 && s[i] == '.' {
-		f, n := fraction(s[i+1:])
-		ns = f
-		i += 1 + n
-	}
-	off, n := offset(s[i:])
-	i += n
-	if n == 0 || i >= len(s) || s[i] != ' ' {
-		return Unparsed
+	return m.from
+}
+
+// tag keeps the name of the program that wrote; one that tells nothing does not hide one further out that does.
+func (p *Parser) tag(name string) {
+	if name == "" {
+		return
 	}
 	v := &p.env
-	v.kind, v.sec, v.nsec, v.off, v.timed = isoSyslog, naive-off, ns, off, true
-	rest := s[i+1:]
-	if len(rest) > 2 && rest[0] == '[' {
-		if end := strings.IndexByte(rest, ']'); end > 1 && end+2 < len(rest) && rest[end+1] == ' ' {
-			v.from = originOf(rest[1:end])
-			if rest[1:end] == "pebble" {
-				p.reason = ReasonPebble
-				v.message = rest[end+2:]
-				return p.syslogService(e)
-			}
-			v.from.program = rest[1:end]
-			return p.wrapped(rest[end+2:], e)
-		}
-		return Unparsed
+	o := p.tags.look(name)
+	if o.service == "" && v.from.service != "" && !v.container {
+		o.service, o.kind = v.from.service, v.from.kind
 	}
-	return p.hostAndTag(rest, e)
+	o.program = name
+	v.from = o
 }
 
-// syslogBSD takes RFC 3164 as files hold it: `[<PRI>]Jan  2 15:04:05 HOST TAG[PID]: MESSAGE`. The year is the one that puts the
-// time nearest before the file's modification.
-func (p *Parser) syslogBSD(s string, e *event.Event) Verdict {
-	if s[0] == '<' {
-		i := strings.IndexByte(s, '>')
-		if i < 2 || i > 4 {
-			return Unparsed
-		}
-		if _, ok := digits(s[1:i]); !ok {
-			return Unparsed
-		}
-		s = s[i+1:]
-	}
-	if len(s) < 17 || s[3] != ' ' || s[6] != ' ' || s[9] != ':' || s[12] != ':' || s[15] != ' ' {
-		return Unparsed
-	}
-	mon := month(s[:3])
-	day, hh, mm, ss := two(s, 4), two(s, 7), two(s, 10), two(s, 13)
-	if s[4] == ' ' {
-		day = s[5] - '0'
-	}
-	if mon == 0 || day < 1 || day > 31 || hh > 23 || mm > 59 || ss > 60 {
-		return Unparsed
-	}
+// outerTime is the time of the innermost envelope that has one: when the line was written. Zero if there is none, or if its
+// year cannot be known.
+func (p *Parser) outerTime() time.Time {
 	v := &p.env
-	v.kind = bsdSyslog
-	if p.all && !p.mtime.IsZero() {
-		// Access lines under this prefix have a time of their own; only other records need this one.
-		v.sec, v.timed = p.withYear(mon, int(day), int(hh), int(mm), int(ss))
+	switch {
+	case v.yearless.mon != 0:
+		if p.mtime.IsZero() {
+			return time.Time{}
+		}
+		y := &v.yearless
+		if sec, ok := p.withYear(y.mon, int(y.day), int(y.h), int(y.m), int(y.sec)); ok {
+			return time.Unix(sec, y.nsec).UTC()
+		}
+	case v.zoned:
+		return time.Unix(v.sec, v.nsec).UTC()
+	case v.local:
+		return time.Unix(v.localSec, v.localNsec).UTC()
 	}
-	return p.hostAndTag(s[16:], e)
+	return time.Time{}
 }
 
-// withYear picks the year.
+// withYear picks the year that puts a time without one nearest before the file's modification.
 func (p *Parser) withYear(mon, day, hh, mm, ss int) (int64, bool) {
 	last := p.mtime.Add(24 * time.Hour) // the zone may be wrong, and clocks differ
 	for y := last.In(p.loc).Year(); y > last.Year()-9; y-- {
@@ -115,87 +113,110 @@ func (p *Parser) withYear(mon, day, hh, mm, ss int) (int64, bool) {
 	return 0, false
 }
 
-// hostAndTag reads `HOST TAG[PID]: MESSAGE`.
-func (p *Parser) hostAndTag(s string, e *event.Event) Verdict {
-	host, rest, ok := field(s)
-	if !ok || host == "" {
+// zonedLine takes what begins with a time in ISO form that has a zone:
+//
+//	2006-01-02T15:04:05.000Z [SERVICE] MESSAGE            pebble, the init of Canonical's containers
+//	2006-01-02T15:04:05.000000000Z stdout F|P MESSAGE     CRI, the files of Kubernetes' runtimes; P: the line goes on in the next
+//	2006-01-02T15:04:05.000+0000 THREAD LEVEL MESSAGE     Ceph
+//	2006-01-02T15:04:05.000000+00:00 [FACILITY.PRIO ]HOST TAG[PID]: MESSAGE    rsyslog, journalctl -o short-iso
+//
+// Parts of a line (P) are joined where lines are made; one that comes here alone is flagged as truncated.
+func (p *Parser) zonedLine(s string, e *event.Event) Verdict {
+	naive, _, ok := p.iso(&p.outerHour, s)
+	if !ok {
 		return Unparsed
 	}
-	end := 0
-	for end < len(rest) {
-		if c := rest[end]; c == '[' || c == ':' && (end+1 == len(rest) || rest[end+1] == ' ') || c <= ' ' || c == ']' || c == '"' {
-			break
-		}
-		end++
+	i := 19
+	var ns int64
+	if len(s) > i+1 && (s[i] == '.' || s[i] == ',') {
+		f, n := fraction(s[i+1:])
+		ns = f
+		i += 1 + n
 	}
-	if end == 0 || end == len(rest) || rest[end] == ']' || rest[end] == '"' {
+	off, n := offset(s[i:])
+	i += n
+	if n == 0 || i >= len(s) || s[i] != ' ' {
 		return Unparsed
 	}
-	v := &p.env
-	tag, rest := rest[:end], rest[end:]
-	if rest[0] == '[' {
-		i := strings.IndexByte(rest, ']')
-		if i < 0 {
-			return Unparsed
-		}
-		v.pid, v.hasPID = digits(rest[1:i])
-		rest = rest[i+1:]
+	p.env.used = true
+	p.env.zonedTime(naive-off, ns, off)
+	rest := s[i+1:]
+	if len(rest) > 2 && rest[0] == '[' {
+		return p.pebble(rest, e)
 	}
-	rest = strings.TrimPrefix(rest, ":")
-	if rest == "" || rest[0] != ' ' {
-		return Unparsed
+	if t, ok := strings.CutPrefix(rest, "stdout "); ok {
+		return p.cri(t, e)
 	}
-	v.host = host
-	v.from = originOf(tag)
-	v.from.program = tag
-	return p.wrapped(rest[1:], e)
-}
-
-// wrapped goes on with what was in a syslog line.
-func (p *Parser) wrapped(s string, e *event.Event) Verdict {
-	p.env.message = s
-	if p.env.from.program == "haproxy" {
-		if v := p.haproxy(s, e); v != Unparsed || p.reason != "" {
-			return v
-		}
-		p.reason = ReasonHAProxy
-		return p.syslogService(e)
+	if t, ok := strings.CutPrefix(rest, "stderr "); ok {
+		return p.cri(t, e)
 	}
-	if len(s) > 19 && s[4] == '-' && s[7] == '-' && s[10] == ' ' && s[13] == ':' {
-		if v := p.oslo(s, e); v != Unparsed || p.reason != "" {
-			return v
-		}
-	} else if len(s) > 0 && (s[0] == '[' || s[0] == '{') {
-		if v := p.bracket(s, e); v != Unparsed || p.reason != "" {
-			return v
-		}
-	} else if v := p.apache(s, e); v != Unparsed || p.reason != "" {
+	if v := p.ceph(rest, e); v != Unparsed || p.reason != "" {
 		return v
 	}
-	return Unparsed
+	return p.hostAndTag(rest, e)
 }
 
-// syslogService fills a service_log record from the envelope alone.
-func (p *Parser) syslogService(e *event.Event) Verdict {
-	if p.all {
-		p.fillOuter(e)
-		if p.env.timed {
-			e.Time = time.Unix(p.env.sec, p.env.nsec).UTC()
-		}
-		p.fillOrigin(e, &nobody, &nobody)
+// ceph takes what stands behind the time in Ceph's log: `THREAD LEVEL MESSAGE`, the thread in hexadecimal. The gateway's access
+// lines are there; all else is another program's.
+func (p *Parser) ceph(s string, e *event.Event) Verdict {
+	thread, rest, ok := field(s)
+	if !ok || len(thread) < 8 || !allHex(thread) {
+		return Unparsed
 	}
-	return Service
+	level, rest, ok := field(strings.TrimLeft(rest, " "))
+	if n, number := digits(strings.TrimPrefix(level, "-")); !ok || !number || n > 30 {
+		return Unparsed
+	}
+	p.peeled("ceph")
+	if strings.HasPrefix(rest, "beast: 0x") {
+		return p.peel(rest, e)
+	}
+	p.reason = ReasonSyslog
+	p.env.message = rest
+	return p.syslogService(e)
 }
 
-// fillOuter sets what only the envelope knows.
-func (p *Parser) fillOuter(e *event.Event) {
+// pebble reads `[SERVICE] MESSAGE`.
+func (p *Parser) pebble(s string, e *event.Event) Verdict {
+	end := strings.IndexByte(s, ']')
+	if end <= 1 || end+2 >= len(s) || s[end+1] != ' ' {
+		return Unparsed
+	}
 	v := &p.env
-	if v.hasPID && e.Has&event.HasProcessID == 0 {
-		e.SetProcessID(v.pid)
+	p.peeled("pebble")
+	v.container = true
+	if s[1:end] == "pebble" {
+		p.reason = ReasonPebble
+		v.message = s[end+2:]
+		return p.syslogService(e)
 	}
-	if v.host != "" {
-		e.Set("log_host", event.StringValue(v.host))
+	p.tag(s[1:end])
+	return p.peel(s[end+2:], e)
+}
+
+// cri reads `F|P MESSAGE`.
+func (p *Parser) cri(s string, e *event.Event) Verdict {
+	if len(s) < 2 || s[0] != 'F' && s[0] != 'P' {
+		return Unparsed
 	}
+	p.env.container = true
+	p.env.cut = p.env.cut || s[0] == 'P'
+	tags := strings.IndexByte(s, ' ')
+	if tags < 1 || tags > 8 {
+		return Unparsed
+	}
+	p.peeled("cri")
+	return p.contents(s[tags+1:], e)
+}
+
+// contents goes on with a text that may be nothing.
+func (p *Parser) contents(s string, e *event.Event) Verdict {
+	s = trimColour(strings.TrimRight(s, "\r\n"))
+	if s == "" {
+		p.reason = ReasonBlank
+		return Service
+	}
+	return p.peel(s, e)
 }
 
 // fileToken takes lines that collecting tools put a file's name in front of: `nova-api.log.1.2017-05-16_13:53:08 2017-05-16
@@ -210,9 +231,10 @@ func (p *Parser) fileToken(s string, e *event.Event) Verdict {
 		c := s[j]
 		if c == ' ' || c == '-' || c == ':' {
 			if r := s[j+1:]; r[4] == '-' && r[7] == '-' && r[10] == ' ' && r[13] == ':' && !strings.ContainsAny(s[:j], ` "`) {
-				p.env.kind = fileName
+				p.env.used, p.env.named = true, true
 				p.env.file = originOfFile(s[:i+4])
-				return p.oslo(r, e)
+				p.peeled("file name")
+				return p.peel(r, e)
 			}
 		}
 		if c <= ' ' || c == '"' {
@@ -220,4 +242,33 @@ func (p *Parser) fileToken(s string, e *event.Event) Verdict {
 		}
 	}
 	return Unparsed
+}
+
+// syslogService fills a service_log record from the envelope alone.
+func (p *Parser) syslogService(e *event.Event) Verdict {
+	if p.all {
+		p.fillOuter(e)
+		p.fillLevel(e)
+		e.Time = p.outerTime()
+		p.fillOrigin(e, &nobody, &nobody)
+	}
+	return Service
+}
+
+// fillLevel sets the level of a line that is no access line.
+func (p *Parser) fillLevel(e *event.Event) {
+	if p.env.hasLevel && e.Has&event.HasLevel == 0 {
+		e.SetLevel(p.env.level)
+	}
+}
+
+// fillOuter sets what only the envelope knows.
+func (p *Parser) fillOuter(e *event.Event) {
+	v := &p.env
+	if v.hasPID && e.Has&event.HasProcessID == 0 {
+		e.SetProcessID(v.pid)
+	}
+	if v.host != "" {
+		e.Set("log_host", event.StringValue(v.host))
+	}
 }

@@ -89,6 +89,8 @@ func (p *Parser) cutRequest(e *event.Event, req string, versioned bool) bool {
 		req = req[:i]
 	} else if i := strings.LastIndexByte(req, '"'); i >= 0 && strings.HasPrefix(key, req[i:]) {
 		req = req[:i]
+	} else if i := strings.LastIndexByte(req, '"'); i >= 0 && versioned && endsInProtocol(req[:i]) {
+		return false // the request is whole, and what follows it is nothing that is known
 	} else if m, rest, ok := field(req); ok && versioned {
 		// What stands behind a second space is part of a protocol.
 		if j := strings.IndexByte(rest, ' '); j >= 0 {
@@ -119,6 +121,9 @@ func (p *Parser) eventlet(s string, e *event.Event) Verdict {
 	if q == 0 || s[q-1] != ' ' {
 		// A forwarded list has no spaces, but may have quotes: it ends at the first space.
 		sp := strings.IndexByte(s, ' ')
+		if sp > 0 && strings.HasPrefix(s[sp:], " - - [") {
+			return p.clfLine(s, e)
+		}
 		if sp < 0 || sp+1 >= len(s) || s[sp+1] != '"' {
 			return Unparsed
 		}
@@ -126,10 +131,7 @@ func (p *Parser) eventlet(s string, e *event.Event) Verdict {
 	}
 	client := s[:q-1]
 	if strings.IndexByte(client, ' ') >= 0 {
-		if strings.Contains(client, " - - [") {
-			p.reason = ReasonEventletCLF
-		}
-		return Unparsed
+		return p.clfLine(s, e)
 	}
 
 	var t statusTail
@@ -163,7 +165,13 @@ func (p *Parser) eventlet(s string, e *event.Event) Verdict {
 	if strings.HasSuffix(e.Logger, "neutron.wsgi") || strings.HasPrefix(e.Logger, "eventlet.") {
 		f = osloEventlet
 	}
-	if p.mask>>f&1 == 0 || isWSGIText(client) || !p.cutRequest(e, s[q+1:], true) {
+	if isWSGIText(client) {
+		return Unparsed
+	}
+	if p.mask>>f&1 == 0 || !p.cutRequest(e, s[q+1:], true) {
+		if isRequestLine(s[q+1:]) {
+			return p.parts(f, atStatus, s[q:])
+		}
 		return Unparsed
 	}
 	p.clients(e, client, true)

@@ -59,7 +59,7 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	respCookie := c.text()
 	cut := c.bad
 	if cut && !c.ended || countsOK && len(state) != 4 {
-		return Unparsed
+		return p.parts(haproxyCLF, atTail, rest[c.i:])
 	}
 
 	p.apacheCommon(l, e, haproxyCLF, true)

@@ -40,7 +40,7 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	}
 	client := s[:colon]
 	date := s[sp+2:]
-	naive, utc, ok := p.clf(&p.clfHour, date)
+	naive, utc, ok := p.clf(&p.clfHour, date, ':')
 	i := 20
 	var ns int64
 	if ok && len(date) > i && date[i] == '.' {
@@ -49,17 +49,22 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 		i += 1 + n
 	}
 	if !ok || i+2 > len(date) || date[i] != ']' || date[i+1] != ' ' {
-		return Unparsed
+		return p.parts(haproxyHTTP, atTime, date)
 	}
 	c := cursor{s: date, i: i + 2}
 	front := c.word()
+	if strings.HasSuffix(front, ":") && strings.IndexByte(front, '/') > 0 {
+		// FRONTEND/BIND: and a text, such as "SSL handshake failure": a connection on which nobody asked for anything.
+		p.reason = ReasonHAProxy
+		return p.syslogService(e)
+	}
 	where := c.word()
 	if c.bad {
-		return Unparsed
+		return p.parts(haproxyHTTP, atTail, c.rest())
 	}
 	slash := strings.LastIndexByte(where, '/')
 	if slash < 1 {
-		return Unparsed
+		return p.parts(haproxyHTTP, atTail, c.rest())
 	}
 	back, server := where[:slash], where[slash+1:]
 
@@ -80,14 +85,14 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	}
 	c.lit(" ")
 	if c.bad {
-		return Unparsed
+		return p.parts(haproxyHTTP, atDuration, c.rest())
 	}
 	if count == 3 {
 		p.reason = ReasonHAProxyTCP
 		return Service
 	}
 	if count != 5 {
-		return Unparsed
+		return p.parts(haproxyHTTP, atDuration, c.rest())
 	}
 	status := c.num()
 	c.lit(" ")
@@ -115,10 +120,7 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	c.lit("/")
 	backQueue := c.num()
 	if c.bad || len(state) != 4 {
-		return Unparsed
-	}
-	if !p.enabled(haproxyHTTP) {
-		return Unparsed
+		return p.parts(haproxyHTTP, atTail, c.rest())
 	}
 
 	// All that is counted is there; what follows may be cut.
@@ -151,6 +153,14 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	case rest == "" || rest == " ":
 		cut = true
 	default:
+		return p.parts(haproxyHTTP, atRequest, rest)
+	}
+	tls, secure := haproxyTLS(suffix)
+	f := haproxyHTTP
+	if secure {
+		f = haproxyHTTPS
+	}
+	if !p.enabled(f) {
 		return Unparsed
 	}
 	full := req
@@ -176,7 +186,7 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 			e.SetDuration(time.Duration(min(taken, 1<<43)) * time.Millisecond)
 		}
 	}
-	if p.env.kind != bare {
+	if p.depth > 0 {
 		utc = p.zoned(naive, utc, max(0, taken)/1000)
 		p.fillOuter(e)
 	}
@@ -225,18 +235,20 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	if !known && full != "" {
 		a = event.AppendString(append(a, `,"haproxy_request":`...), full)
 	}
-	if suffix = strings.TrimPrefix(suffix, " "); suffix != "" && suffix != "-" {
+	if secure {
+		a = tls.attributes(a)
+	} else if suffix = strings.TrimPrefix(suffix, " "); suffix != "" && suffix != "-" {
 		a = event.AppendString(append(a, `,"haproxy_unique_id":`...), suffix)
 	}
 	p.done(a, e)
-	access(e, haproxyHTTP, basisStart)
+	access(e, f, basisStart)
 	e.Plain = plain && strings.IndexByte(client, '"') < 0
 	return Access
 }
 
 // fillHAProxy sets the origin: the frontend's name tells the service, else the backend's, else the path.
 func (p *Parser) fillHAProxy(e *event.Event, front, back string) {
-	p.last = originOf(front)
+	p.last = p.fronts.look(front)
 	if p.last.service == "" {
 		p.last = originOf(back)
 	}

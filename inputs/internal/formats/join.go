@@ -57,16 +57,25 @@ type prefix struct {
 }
 
 // Memory is what a Parser remembers of the lines before, to be given back when these are read again.
-type Memory struct{ m memory }
+type Memory struct {
+	m    memory
+	seen witnessed
+}
 
 // Memory returns what the parser remembers now.
-func (p *Parser) Memory() Memory { return Memory{p.memory} }
+func (p *Parser) Memory() Memory { return Memory{p.memory, p.seen.witnessed} }
 
 // Recall has the parser remember what it did when m was returned.
-func (p *Parser) Recall(m Memory) { p.memory = m.m }
+func (p *Parser) Recall(m Memory) { p.memory, p.seen.witnessed = m.m, m.seen }
 
-// At tells where in the file the next line stands. Who never calls it has nothing forgotten.
-func (p *Parser) At(offset int64) { p.at = offset }
+// At tells where in the file the next line stands. Who never calls it has nothing forgotten. What lines from there on left among
+// the pairs is forgotten, for they come again.
+func (p *Parser) At(offset int64) {
+	if offset <= p.at {
+		p.pairs.rewind(offset)
+	}
+	p.at = offset
+}
 
 // Part says how the last line stands to the record before it.
 func (p *Parser) Part() Part { return p.part }
@@ -77,13 +86,17 @@ func (p *Parser) Torn() bool { return p.torn }
 // Text is the last line without the prefix of its format, where it was no access line. It is a view of the line.
 func (p *Parser) Text() string { return p.text }
 
+// bare reports that the last line came in no envelope. The time that Apache's error log has before each line is none: it stands
+// before each line of a record.
+func (p *Parser) bare() bool { return !p.env.used || p.env.timeOnly }
+
 func (p *Parser) writesMulti() { p.multi, p.multiAt = true, p.at }
 
 func (p *Parser) inMulti() bool { return p.multi && p.at-p.multiAt < Window }
 
 // rest is the part of a line that has no beginning of a record. What came in an envelope of its own has one.
 func (p *Parser) rest() Part {
-	if p.env.kind != bare {
+	if !p.bare() {
 		return Whole
 	}
 	return Rest
@@ -92,7 +105,7 @@ func (p *Parser) rest() Part {
 // unparsedPart is the part of a line that begins as a record and that no format knows. Where nothing is known to write records of
 // several lines, each line is one.
 func (p *Parser) unparsedPart() Part {
-	if p.env.kind == bare && p.inMulti() {
+	if p.bare() && p.inMulti() {
 		return Head
 	}
 	return Whole
@@ -120,15 +133,15 @@ func (p *Parser) osloPart(msg string, m *loggerMemory, context bool, e *event.Ev
 	}
 }
 
-// apacheError takes the text of a line of Apache's error log that has nothing but a time in front. What WSGI processes write there
+// apachePart takes the text of a line of Apache's error log that has nothing but a time in front. What WSGI processes write there
 // in several lines comes as several lines, each with its own time.
-func (p *Parser) apacheError(text string) {
+func (p *Parser) apachePart(text string) {
 	p.part, p.stripped = Head, text
 	p.repeats = text == "" || p.rawTrace(text) || text[0] == ' '
 	if p.repeats && (text == "" || p.part == Head && text[0] == ' ') {
 		p.part = Rest
 	}
-	p.reason = ReasonApacheError
+	p.reason = ReasonApacheError // rawTrace may have said something else
 }
 
 // warning takes a warning of Python's, `FILE:LINE: CATEGORY: TEXT`, and the indented source line after it.
@@ -136,7 +149,7 @@ func (p *Parser) warning(s string) bool {
 	warned := p.warned && p.at-p.warnedAt < Window
 	p.warned = false
 	switch {
-	case p.env.kind != bare:
+	case !p.bare():
 		return false
 	case isWarning(s):
 		p.warned, p.warnedAt, p.part = true, p.at, Head

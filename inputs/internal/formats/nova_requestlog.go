@@ -30,8 +30,15 @@ func (p *Parser) requestlog(s string, which loggerKind, e *event.Event) Verdict 
 	client := s[:q-1]
 	t, ok := requestTail(s)
 	if !ok || t.quote <= q || t.timed != (f == novaRequestlog) {
-		if !p.enabled(f) || !p.cutRequest(e, s[q+1:], false) {
+		wanted, before := p.enabled(f), p.suspect
+		switch cut := p.cutRequest(e, s[q+1:], false); {
+		case !wanted && cut:
+			p.notWanted(e, before)
 			return Unparsed
+		case !wanted:
+			return Unparsed
+		case !cut:
+			return p.parts(f, atStatus, s[q:])
 		}
 		p.suspect |= openHead
 		p.decoded(e)
@@ -66,6 +73,13 @@ func (p *Parser) requestlog(s string, which loggerKind, e *event.Event) Verdict 
 	access(e, f, basisEnd)
 	e.Plain = strings.IndexByte(client, '"') < 0 && strings.IndexByte(req, '"') < 0 && !p.quoted
 	return Access
+}
+
+// notWanted drops the head of a request of a format that is not among the chosen ones, but for this: what follows is inside it.
+func (p *Parser) notWanted(e *event.Event, before suspicion) {
+	e.Method, e.Path, e.Query = "", "", ""
+	e.Unset(event.BoolTruncated)
+	p.suspect = before | openHead
 }
 
 // requestQuote finds the quote that begins the request: the first one after a space that a method follows; -1 if there is none.

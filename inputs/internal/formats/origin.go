@@ -64,8 +64,11 @@ func byProject(name string) (o origin, ok bool) {
 // what is no part of it behind. The program stays open.
 func originOf(name string) origin {
 	name = strings.TrimPrefix(name, "openstack-")
-	if i := strings.IndexByte(name, '@'); i >= 0 {
-		name = name[i+1:]
+	for i := len(name) - 1; i >= 0; i-- {
+		if name[i] == '@' || name[i] == ':' { // devstack's unit, or apache2:VHOST
+			name = name[i+1:]
+			break
+		}
 	}
 	end := 0
 	for end < len(name) && (name[end] >= 'a' && name[end] <= 'z') {
@@ -82,6 +85,8 @@ func originOf(name string) origin {
 			o, ok = byProject("glance")
 		case strings.HasPrefix(name, "q-svc"), strings.HasPrefix(name, "neutron"):
 			o, ok = byProject("neutron")
+		case isSwiftServer(name):
+			o, ok = byProject("swift")
 		}
 		if !ok {
 			return origin{}
@@ -96,6 +101,15 @@ func originOf(name string) origin {
 	}
 	o.program = ""
 	return o
+}
+
+// isSwiftServer knows the names of swift's processes, which do not begin with its own.
+func isSwiftServer(name string) bool {
+	switch name {
+	case "proxy-server", "account-server", "container-server", "object-server", "radosgw", "rgw":
+		return true
+	}
+	return false
 }
 
 // originOfFile reads a log file's name: the program is the part before .log, without the words that servers add to it.
@@ -198,7 +212,7 @@ func (p *Parser) lookLogger(name string) *loggerMemory {
 func (p *Parser) fillOrigin(e *event.Event, first, last *origin) {
 	tag := &p.env.from
 	file := &p.file
-	if p.env.kind == fileName {
+	if p.env.named {
 		file = &p.env.file
 	}
 	s := first

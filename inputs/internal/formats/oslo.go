@@ -15,7 +15,7 @@ import (
 // have no context: the prefix of logging_exception_prefix is repeated on each of them.
 //
 // Apache's error log with ErrorLogFormat "%{cu}t %M" puts its own time, with microseconds, in front of all that its WSGI
-// processes write: that is told here by its six digits and is no access line.
+// processes write: that is told here by its six digits, and what follows is read in turn.
 func (p *Parser) oslo(s string, e *event.Event) Verdict {
 	naive, utc, ok := p.iso(&p.isoHour, s)
 	if !ok {
@@ -24,7 +24,7 @@ func (p *Parser) oslo(s string, e *event.Event) Verdict {
 		}
 		return Unparsed
 	}
-	if p.env.kind != bare {
+	if p.depth > 0 {
 		utc = p.zoned(naive, utc, 0)
 	}
 	i := 19
@@ -42,9 +42,17 @@ func (p *Parser) oslo(s string, e *event.Event) Verdict {
 			if n == 0 {
 				return Unparsed
 			}
-			if n >= 6 && k == 0 && s[i] == '.' {
-				p.apacheError(strings.TrimPrefix(s[i+1+n:], " "))
-				return Service
+			if n >= 6 && k == 0 && s[i] == '.' && !p.env.inError {
+				p.peeled("Apache error log")
+				v := &p.env
+				v.inError, v.timeOnly = true, !v.used
+				v.errorTime, v.local, v.localSec, v.localNsec = naive, true, utc, f
+				text := strings.TrimPrefix(s[i+1+n:], " ")
+				verdict := p.inError(text, e)
+				if p.reason == ReasonApacheError {
+					p.apachePart(text)
+				}
+				return verdict
 			}
 			if k == 0 {
 				ns = f
@@ -71,7 +79,7 @@ func (p *Parser) oslo(s string, e *event.Event) Verdict {
 	}
 	if i > from {
 		if i-from > 10 || i >= len(s) || s[i] != ' ' {
-			return Unparsed
+			return p.ceph(s[from:], e)
 		}
 		hasPID = true
 		i++
@@ -81,7 +89,7 @@ func (p *Parser) oslo(s string, e *event.Event) Verdict {
 	}
 	level, n := osloLevel(s[i:])
 	if n == 0 {
-		return Unparsed
+		return p.ceph(s[from:], e)
 	}
 	i += n
 	for i < len(s) && s[i] == ' ' {
@@ -116,13 +124,16 @@ func (p *Parser) oslo(s string, e *event.Event) Verdict {
 	}
 	e.SetLevel(level)
 	e.Logger = logger
-	p.writesMulti()
+	if !p.env.inError {
+		p.writesMulti() // Apache puts its prefix on each line of a record
+	}
 	p.trace = false
 	if m == nil {
 		m = p.lookLogger(logger)
 	}
 	msg := ""
 	context := false
+	p.near.format = noFormat
 	if i+1 < len(s) {
 		msg = s[i+1:]
 		if msg != "" && msg[0] == '[' {
@@ -144,27 +155,36 @@ func (p *Parser) message(msg string, m *loggerMemory, context bool, e *event.Eve
 	case novaRequestLogger, placementRequestLogger:
 		v = p.requestlog(msg, m.which, e)
 	case notificationLogger:
-		p.reason = ReasonCADF
+		v = p.notification(msg, e)
 	case startDoneLogger:
-		if isStartDone(msg) {
-			p.reason = ReasonStartDone
-		}
+		v = p.startDone(msg, e)
 	case ironicLogger:
-		if strings.HasSuffix(msg, "ms)") {
-			p.reason = ReasonIronicLog
-		}
+		v = p.ironic(msg, e)
 	}
-	p.fillOrigin(e, &m.from, &nobody)
-	if p.env.kind != bare {
+	if v == Unparsed && m.which == wsgiLogger && p.reason == "" {
+		v = p.startDone(msg, e)
+	}
+	if m.which != notificationLogger || v != Access {
+		p.fillOrigin(e, &m.from, &nobody)
+	}
+	if p.depth > 0 {
 		p.fillOuter(e)
 	}
 	if v == Access {
-		p.unverified(e)
+		if e.RecordClass == "" {
+			p.unverified(e)
+		}
+		if p.env.inError {
+			p.misplaced(e, m)
+		}
 		return v
 	}
 	p.env.message = msg
 	context = context && !p.odd
 	p.osloPart(msg, m, context, e)
+	if p.reason == "" && p.near.format != noFormat && p.open == 0 {
+		return Unparsed // nearly an access line: no silence about what may be one in a new form
+	}
 	if p.reason == "" {
 		p.reason = ReasonOslo
 		if strings.HasPrefix(msg, tracebackHead) {
@@ -334,13 +354,45 @@ func setProject(e *event.Event, s string) {
 	}
 }
 
-// isStartDone reports whether the text is a half of a start/done pair: `METHOD http://…` or `http://… returned …`.
-func isStartDone(s string) bool {
-	if strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") {
-		return strings.Contains(s, " returned ")
+// misplaced marks a record in Apache's error log that does not fit there: WSGI processes' records of several lines have the
+// log's prefix on each line, so a newline in a user's name makes a whole record of what follows it. A true record was written
+// when Apache wrote the line, and by the service whose file it is.
+func (p *Parser) misplaced(e *event.Event, m *loggerMemory) {
+	const widest = 15 * 60
+	_, off := e.Time.In(p.loc).Zone()
+	if d := e.Time.Unix() + int64(off) - p.env.errorTime; p.env.errorTime != 0 && (d > widest || d < -widest) {
+		p.suspect |= forgedLine
 	}
-	m, rest, ok := field(s)
-	return ok && isMethod(m) && (strings.HasPrefix(rest, "http://") || strings.HasPrefix(rest, "https://"))
+	if p.file.service != "" && m.from.service != "" && p.file.service != m.from.service {
+		p.suspect |= forgedLine
+	}
+}
+
+// devstack takes oslo.log's line as devstack sets it for systemd: `LEVEL LOGGER [CONTEXT] MESSAGE`. Source: devstack's
+// functions, setup_systemd_logging. The time and the process are the journal's.
+func (p *Parser) devstack(s string, e *event.Event) Verdict {
+	level, n := osloLevel(s)
+	if n == 0 {
+		return Unparsed
+	}
+	i := n
+	for i < len(s) && isLoggerByte(s[i]) {
+		i++
+	}
+	logger := s[n:i]
+	if !strings.Contains(logger, ".") || i+2 >= len(s) || s[i] != ' ' || s[i+1] != '[' {
+		return Unparsed
+	}
+	msg := s[i+1:]
+	p.quoted = false
+	if n = p.context(msg, e); n == 0 {
+		return Unparsed
+	}
+	e.Time = p.outerTime()
+	e.SetLevel(level)
+	e.Logger = logger
+	p.multi, p.trace = true, false
+	return p.message(msg[n:], p.lookLogger(logger), true, e)
 }
 
 // unverified marks access lines that may carry the identity of another request. nova, neutron and glance log a 401, an
@@ -365,6 +417,9 @@ func (p *Parser) unverified(e *event.Event) {
 func isVersionPath(s string) bool {
 	if len(s) > 64 || len(s) == 0 || s[0] != '/' {
 		return false
+	}
+	if len(s) > 6 && s[1] == 'v' && (s[3] == '/' || s[5] == '/') {
+		return false // the everyday path: more than the version
 	}
 	for len(s) > 1 && s[1] == '/' {
 		s = s[1:]

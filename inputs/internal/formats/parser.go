@@ -19,7 +19,8 @@ type Verdict uint8
 const (
 	// Unparsed: no format knows the line. The event says so, with the reason and the text as its message.
 	Unparsed Verdict = iota
-	// Access: the event is the request that the line tells of.
+	// Access: the event is the request that the line tells of, or, where audit records are wanted, what an audit filter says
+	// about a request.
 	Access
 	// Service: the line is recognised, and it is no access line. With Records All the event is a service_log record, else it is
 	// left empty.
@@ -31,8 +32,9 @@ type Records uint8
 
 // The choices of Records.
 const (
-	AccessOnly Records = iota // access lines only
-	All                       // other recognised lines too, as service_log
+	AccessOnly     Records = iota // access lines only
+	AccessAndAudit                // audit records too
+	All                           // audit records, and other recognised lines as service_log
 )
 
 // Options configure a Parser.
@@ -41,8 +43,15 @@ type Options struct {
 	Formats []string
 	// Location is the zone of times without one; nil is UTC.
 	Location *time.Location
-	// Records says whether lines of the service's own log become events too.
+	// Records says whether audit records and lines of the service's own log become events too.
 	Records Records
+	// Template is the user's own format in the syntax of Apache's LogFormat or of uWSGI's log-format; "" for none.
+	Template string
+	// Regex is the user's own format as a regular expression with named groups; "" for none.
+	Regex string
+	// JSON is the user's own format for lines that are JSON objects: which member of the object, named by its path with dots,
+	// is which field of the schema; nil for none.
+	JSON map[string]string
 }
 
 // format numbers the formats; their order is that of Names.
@@ -60,6 +69,22 @@ const (
 	apacheReqID
 	haproxyHTTP
 	haproxyCLF
+	eventletCLF
+	wsgiref
+	ironicRequestlog
+	startDonePair
+	apacheVhost
+	apacheOSALog
+	nginxCombined
+	nginxSkylineLog
+	haproxyHTTPS
+	swiftProxyLog
+	swiftStorageLog
+	rgwBeast
+	cadf
+	ownTemplate
+	ownRegex
+	ownJSON
 	formatCount
 )
 
@@ -67,30 +92,46 @@ var formatNames = [formatCount]string{
 	novaEventlet: "nova-eventlet", osloEventlet: "oslo-eventlet", novaRequestlog: "nova-requestlog",
 	placementRequestlog: "placement-requestlog", uwsgiDefault: "uwsgi", apacheCombined: "apache-combined",
 	apacheKolla: "apache-kolla", apacheReqID: "apache-reqid", haproxyHTTP: "haproxy-http", haproxyCLF: "haproxy-clf",
+	eventletCLF: "eventlet-clf", wsgiref: "wsgiref", ironicRequestlog: "ironic-requestlog", startDonePair: "start-done",
+	apacheVhost: "apache-vhost", apacheOSALog: "apache-osa", nginxCombined: "nginx-combined", nginxSkylineLog: "nginx-skyline",
+	haproxyHTTPS: "haproxy-https", swiftProxyLog: "swift-proxy", swiftStorageLog: "swift-storage", rgwBeast: "rgw-beast",
+	cadf: "cadf", ownTemplate: "template", ownRegex: "regex", ownJSON: "json",
 }
 
-// Names lists the formats that Options.Formats may name, besides "auto".
-func Names() []string { return append([]string(nil), formatNames[1:]...) }
+// Names lists the formats that Options.Formats may name, besides "auto" and the user's own.
+func Names() []string { return append([]string(nil), formatNames[1:ownTemplate]...) }
 
 // Parser parses the lines of one file in their order: it remembers a little of the lines before (the hour of the last time,
 // the last logger, whether a record is still open). It is not safe for concurrent use.
 type Parser struct {
-	mask format16
-	loc  *time.Location
-	all  bool
+	mask  formatSet
+	loc   *time.Location
+	all   bool
+	audit bool
+	own   ownFormats
 
-	file    origin // what the file's name tells
-	last    origin // what the line itself told last
-	mtime   time.Time
-	reason  string
-	arena   *event.Arena
-	suspect suspicion
-	seen    witness
-	env     envelope
+	file origin // what the file's name tells
+	// fileNginx: the file is nginx's.
+	fileNginx bool
+	last      origin // what the line itself told last
+	mtime     time.Time
+	reason    string
+	arena     *event.Arena
+	suspect   suspicion
+	seen      witness
+	env       envelope
 
-	isoHour, outerHour, clfHour, zonedHour, ctimeHour hour
+	inner   string // what is in hand: the line without the envelopes peeled so far
+	depth   int    // envelopes that were looked into
+	near    nearest
+	explain *Explanation // who asks for one
+
+	isoHour, outerHour, clfHour, zonedHour, ctimeHour, spacedHour hour
 
 	logger loggerMemory
+	tags   tagMemory
+	fronts tagMemory // of HAProxy
+	pairs  pairs
 
 	memory                      // what lines before this one left open
 	standing                    // of this line
@@ -103,14 +144,17 @@ type Parser struct {
 	buf []byte
 }
 
-// format16 is a set of formats.
-type format16 uint16
+// formatSet is a set of formats.
+type formatSet uint32
 
 // New makes a parser. An unknown format is an error that names the nearest ones.
 func New(o Options) (*Parser, error) {
-	p := &Parser{loc: o.Location, all: o.Records == All}
+	p := &Parser{loc: o.Location, all: o.Records == All, audit: o.Records != AccessOnly}
 	if p.loc == nil {
 		p.loc = time.UTC
+	}
+	if err := p.own.compile(o); err != nil {
+		return nil, err
 	}
 	for _, n := range o.Formats {
 		if n == "auto" {
@@ -121,7 +165,10 @@ func New(o Options) (*Parser, error) {
 		}
 		f := formatByName(n)
 		if f == noFormat {
-			return nil, fmt.Errorf("choosing formats: unknown format %q%s", n, nearest(n))
+			return nil, fmt.Errorf("choosing formats: unknown format %q%s", n, nearestName(n, formatNames[1:ownTemplate]))
+		}
+		if f >= ownTemplate && !p.own.has(f) {
+			return nil, fmt.Errorf("choosing formats: %s is the name of your own format, and the key %s is not set", n, n)
 		}
 		p.mask |= 1 << f
 	}
@@ -141,18 +188,18 @@ func formatByName(n string) format {
 	return noFormat
 }
 
-// nearest suggests up to three names within a few edits, or all of them.
-func nearest(n string) string {
+// nearestName suggests up to three names within a few edits, or all of them.
+func nearestName(n string, known []string) string {
 	var near []string
 	for limit := 1; limit <= 4 && len(near) == 0; limit++ {
-		for _, f := range formatNames[1:] {
-			if edits(n, f) <= limit || limit == 4 && n != "" && strings.Contains(f, n) {
+		for _, f := range known {
+			if d := edits(n, f); d <= limit && d < len(n) || limit == 4 && n != "" && strings.Contains(f, n) {
 				near = append(near, f)
 			}
 		}
 	}
 	if len(near) == 0 {
-		return " (known are auto, " + strings.Join(formatNames[1:], ", ") + ")"
+		return " (known are auto, " + strings.Join(known, ", ") + ")"
 	}
 	return " (did you mean " + strings.Join(near[:min(3, len(near))], ", ") + "?)"
 }
@@ -182,9 +229,11 @@ func edits(a, b string) int {
 // that have none (zero: this year is not known and such times stay absent). It forgets what earlier lines left open.
 func (p *Parser) File(path string, mtime time.Time) {
 	p.file = originOfFile(strings.Clone(path))
+	p.fileNginx = strings.Contains(path, "nginx")
 	p.mtime = mtime
 	p.memory = memory{}
 	p.seen = witness{}
+	p.pairs.forget()
 }
 
 // Reason says why the last line was Unparsed, or what kind of Service line it was. It is one of the Reason constants, "" after
@@ -203,14 +252,14 @@ const (
 	ReasonWarning      = "python-warning"   // a warning of Python's own, with its source line
 	ReasonStartDone    = "start-done"       // half of a pair of lines for one request (cinder, manila)
 	ReasonCADF         = "cadf"             // an audit notification
-	ReasonEventletCLF  = "eventlet-clf"     // eventlet's own CLF-like access line (glance, heat)
-	ReasonIronicLog    = "ironic-api"       // ironic's request log
+	ReasonWSGIRef      = "wsgiref-other"    // a development server about a request that it refused
 	ReasonJSON         = "json"             // a JSON object
 	ReasonApacheError  = "apache-error-log" // a line of Apache's error log, whatever stands in it
 	ReasonUWSGI        = "uwsgi-other"      // uWSGI about itself
 	ReasonHAProxy      = "haproxy-other"    // HAProxy about itself
 	ReasonHAProxyTCP   = "haproxy-tcp"      // a connection without HTTP data
 	ReasonPebble       = "pebble"           // a container's init
+	ReasonSyslog       = "other-program"    // a line of another program in syslog, the journal or a container's log
 	ReasonTail         = "tail-header"      // ==> file <==
 	ReasonBlank        = "blank"            // nothing on the line
 )
@@ -223,25 +272,44 @@ const maxOpen = 64 << 10
 func (p *Parser) Parse(line []byte, e *event.Event, a *event.Arena) Verdict {
 	s := event.View(line)
 	p.arena, p.reason, p.suspect, p.standing = a, "", 0, standing{}
-	if p.env.kind != bare {
-		p.env = envelope{}
+	p.pairs.begin()
+	p.near.format = noFormat
+	if p.depth != 0 {
+		p.depth = 0
+		if p.env.used {
+			p.env = envelope{}
+		}
 	}
 	if n := len(s); n > 0 && s[n-1] == 'm' {
 		s = trimColour(s)
 	}
 	v := p.parse(s, e)
+	if v != Access {
+		v = p.uncoloured(s, e, v)
+	}
 	p.doubt(s, e, v)
 	if p.open > 0 && v != Unparsed {
 		p.inside(s, v)
+	}
+	if p.suspect&forgedLine != 0 {
+		p.pairs.undo() // a forged line is no half of a true one
 	}
 	if p.suspect&openHead != 0 {
 		p.open = maxOpen
 		p.suspect &^= openHead
 	}
 	if v == Access {
-		e.SourceSystem, e.RecordClass = sourceSystem, event.ClassAccess
+		e.SourceSystem = sourceSystem
+		if e.RecordClass == "" {
+			e.RecordClass = event.ClassAccess
+		}
+		if p.env.cut {
+			p.setCut(e)
+		}
 		p.trace = false
-		unproved(e)
+		if e.RecordClass == event.ClassAccess {
+			unproved(e)
+		}
 		if p.suspect != 0 {
 			if p.suspect&forgedLine != 0 {
 				e.SetBool(event.BoolIdentityUnverified, true)
@@ -286,9 +354,21 @@ func (p *Parser) other(s string, e *event.Event, v Verdict) Verdict {
 		wipe(e)
 		return v
 	}
+	if v == Unparsed {
+		anonymous(e) // whom a line names that is no record is nobody's word
+	}
 	e.SourceSystem = sourceSystem
+	if p.env.cut {
+		e.SetBool(event.BoolTruncated, true)
+	}
 	if e.Kind == "" {
 		p.fillOrigin(e, &p.file, &nobody)
+	}
+	if p.depth > 0 {
+		p.fillLevel(e)
+		if e.Time.IsZero() {
+			e.Time = p.outerTime()
+		}
 	}
 	if v == Service {
 		e.RecordClass = event.ClassServiceLog
@@ -309,6 +389,16 @@ func (p *Parser) other(s string, e *event.Event, v Verdict) Verdict {
 	return v
 }
 
+// anonymous takes away who asked and for which request.
+func anonymous(e *event.Event) {
+	e.RequestID, e.GlobalRequestID = "", ""
+	e.User, e.UserID, e.UserName, e.UserDomainID = "", "", "", ""
+	e.ProjectID, e.ProjectDomainID = "", ""
+	for _, f := range [...]string{"domain_id", "project_name", "system_scope"} {
+		e.Set(f, event.Value{})
+	}
+}
+
 // wipe empties e but for what is the caller's.
 func wipe(e *event.Event) {
 	raw, off, n, file, shown := e.Raw, e.Offset, e.Length, e.LogFile, e.Has&event.HasLogOffset
@@ -316,21 +406,62 @@ func wipe(e *event.Event) {
 	e.Raw, e.Offset, e.Length, e.LogFile, e.Has = raw, off, n, file, shown
 }
 
-// parse finds the envelope by the first bytes and goes on with what is in it.
+// parse takes the everyday line straight to its format; all others are looked into.
 func (p *Parser) parse(s string, e *event.Event) Verdict {
-	p.env.message = ""
+	if len(s) > 19 && s[4] == '-' && s[7] == '-' && s[10] == ' ' && s[13] == ':' && !p.own.any {
+		p.inner, p.env.message = s, ""
+		return p.oslo(s, e)
+	}
+	if s == "" {
+		p.reason, p.env.message = ReasonBlank, ""
+		return Service
+	}
+	return p.peel(s, e)
+}
+
+// maxDepth is how many envelopes are peeled: a container's runtime, its init, syslog, Apache's error log and a file's name
+// stand around a record at worst.
+const maxDepth = 8
+
+// peel finds out by the first bytes what s is: a record of some format, or an envelope, whose content is peeled in turn.
+func (p *Parser) peel(s string, e *event.Event) Verdict {
+	if s == "" || p.depth == maxDepth {
+		return Unparsed
+	}
+	p.depth++
+	p.inner, p.env.message, p.near.format = s, s, noFormat
+	if p.own.any {
+		if v := p.ownFormat(s, e); v != Unparsed || p.reason != "" {
+			return v
+		}
+	}
 	if len(s) > 19 && s[4] == '-' && s[7] == '-' && s[13] == ':' {
 		switch s[10] {
 		case ' ':
 			return p.oslo(s, e)
 		case 'T':
-			return p.syslogISO(s, e)
+			return p.zonedLine(s, e)
 		}
 	}
-	if s == "" {
-		p.reason = ReasonBlank
-		return Service
+	if c := s[0]; c < '0' || c > '9' {
+		if strings.HasPrefix(s, "beast: 0x") {
+			return p.beast(s, e)
+		}
+		if v := p.byFirstByte(s, e); v != Unparsed || p.reason != "" {
+			return v
+		}
 	}
+	if v := p.haproxy(s, e); v != Unparsed || p.reason != "" {
+		return v
+	}
+	if v := p.apache(s, e); v != Unparsed || p.reason != "" {
+		return v
+	}
+	return p.swiftProxy(s, e)
+}
+
+// byFirstByte tries what begins in a way of its own.
+func (p *Parser) byFirstByte(s string, e *event.Event) Verdict {
 	switch c := s[0]; {
 	case c == '[':
 		return p.bracket(s, e)
@@ -338,30 +469,41 @@ func (p *Parser) parse(s string, e *event.Event) Verdict {
 		if strings.HasPrefix(s, "{address space usage: ") {
 			return p.uwsgi(s, e)
 		}
-		if strings.HasPrefix(s, `{"`) && s[len(s)-1] == '}' {
-			p.reason = ReasonJSON
-			return Service
-		}
+		return p.object(s, e)
 	case c == 0:
 		// A crash can leave a run of NULs where a file was extended and never written.
 		if t := strings.TrimLeft(s, "\x00"); t != "" {
-			return p.parse(t, e)
+			return p.peel(t, e)
 		}
-	case c == '=' && strings.HasPrefix(s, "==> ") && strings.HasSuffix(s, " <=="):
-		p.reason = ReasonTail
-		return Service
-	case c == '<' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c == '/' || c == '.':
-		if v := p.syslogBSD(s, e); v != Unparsed || p.reason != "" {
-			return v
+	case c == '=' && strings.HasPrefix(s, "==> "):
+		if strings.HasSuffix(s, " <==") {
+			p.reason = ReasonTail
+			return Service
 		}
-		if v := p.fileToken(s, e); v != Unparsed || p.reason != "" {
+	case c == '<' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c == '/' || c == '.' || c >= 0x80:
+		return p.byWord(s, e)
+	}
+	return Unparsed
+}
+
+// byWord tries what begins with a word.
+func (p *Parser) byWord(s string, e *event.Event) Verdict {
+	if s[0] == '<' {
+		if v := p.syslog5424(s, e); v != Unparsed || p.reason != "" {
 			return v
 		}
 	}
-	if v := p.haproxy(s, e); v != Unparsed || p.reason != "" {
+	if v := p.syslogBSD(s, e); v != Unparsed || p.reason != "" {
 		return v
 	}
-	return p.apache(s, e)
+	if v := p.devstack(s, e); v != Unparsed || p.reason != "" {
+		return v
+	}
+	if rest, ok := strings.CutPrefix(s, "STDERR: "); ok {
+		p.env.used, p.env.stderr = true, true
+		return p.peel(rest, e)
+	}
+	return p.fileToken(s, e)
 }
 
 // bracket takes lines that begin with a bracket: uWSGI's, and Apache's default error log.
@@ -369,11 +511,7 @@ func (p *Parser) bracket(s string, e *event.Event) Verdict {
 	if strings.HasPrefix(s, "[pid: ") {
 		return p.uwsgi(s, e)
 	}
-	if len(s) > 30 && s[4] == ' ' && s[8] == ' ' && s[11] == ' ' && s[14] == ':' && s[17] == ':' && strings.Contains(s[20:], "] [") {
-		p.reason = ReasonApacheError
-		return Service
-	}
-	return Unparsed
+	return p.apacheError(s, e)
 }
 
 // enabled reports whether the format is among the chosen ones, and keeps the reason if not.
@@ -404,6 +542,9 @@ func (p *Parser) leftover(s string) Verdict {
 		p.part = p.unparsedPart()
 		return Unparsed
 	}
+	if p.depth > 0 && p.inner != "" {
+		s = p.inner
+	}
 	if p.warning(s) || p.rawTrace(s) {
 		return Service
 	}
@@ -412,8 +553,20 @@ func (p *Parser) leftover(s string) Verdict {
 		p.reason, p.part = ReasonUWSGI, Head
 		return Service
 	}
+	if p.near.format == noFormat && p.env.from.program != "" && !p.env.container {
+		p.reason = ReasonSyslog
+		return Service
+	}
 	if p.inMulti() && !beginsRecord(s) {
 		p.reason, p.part = ReasonContinuation, p.rest()
+		return Service
+	}
+	if p.near.format != noFormat {
+		p.reason, p.part = nearReasons[p.near.format][p.near.place], p.unparsedPart()
+		return Unparsed
+	}
+	if p.env.container {
+		p.reason = ReasonSyslog
 		return Service
 	}
 	p.reason, p.part = ReasonNoFormat, p.unparsedPart()

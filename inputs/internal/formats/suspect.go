@@ -45,7 +45,12 @@ const maxPIDs = 128
 // witness remembers of a file's lines what tells a forged line from a true one. Who can have a text with newlines logged (in a path
 // that is written decoded, in the name of a user) writes whole lines, but does not know which processes write the file.
 type witness struct {
-	pids    [maxPIDs]process // the newest, in a ring
+	pids [maxPIDs]process // the newest, in a ring
+	witnessed
+}
+
+// witnessed is the part of it that is restored when lines are read again: a line must not vouch for itself.
+type witnessed struct {
 	n       int
 	last    int   // place in pids of the process of the line before
 	read    int64 // bytes of lines so far
@@ -94,7 +99,7 @@ func (w *witness) learn(pid int64) {
 func (p *Parser) doubt(s string, e *event.Event, v Verdict) {
 	w := &p.seen
 	w.read += int64(len(s)) + 1
-	if p.env.kind == isoSyslog || p.env.kind == bsdSyslog {
+	if p.env.zoned || p.env.yearless.mon != 0 || p.env.container {
 		return // what is collected comes from many processes, and its prefix is not the client's to write
 	}
 	if e.Has&event.HasProcessID == 0 {
@@ -112,7 +117,7 @@ func (p *Parser) doubt(s string, e *event.Event, v Verdict) {
 	}
 	if w.n > 0 && (v == Access || e.User != "") {
 		home := p.file.service
-		if p.env.kind == fileName {
+		if p.env.named {
 			home = p.env.file.service
 		}
 		const slack, day = 2, 24 * 60 * 60

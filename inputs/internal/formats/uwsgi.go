@@ -38,19 +38,19 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	total := c.num()
 	c.lit("] ")
 	if c.bad {
-		return Unparsed
+		return p.parts(uwsgiDefault, atPrefix, c.rest())
 	}
 	// The address ends where " (USER) {" begins.
 	from := c.i
 	open := strings.IndexByte(s[from:], '(')
 	if open < 1 || s[from+open-1] != ' ' {
-		return Unparsed
+		return p.parts(uwsgiDefault, atClient, s[from:])
 	}
 	addr := s[from : from+open-1]
 	from += open + 1
 	closing := strings.Index(s[from:], ") {")
 	if closing < 0 {
-		return Unparsed
+		return p.parts(uwsgiDefault, atClient, s[from:])
 	}
 	user := s[from : from+closing]
 	c.i = from + closing + 3
@@ -59,7 +59,7 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	varBytes := c.num()
 	c.lit(" bytes} [")
 	if c.bad || len(s) < c.i+26 || s[c.i+24] != ']' || s[c.i+25] != ' ' {
-		return Unparsed
+		return p.parts(uwsgiDefault, atTime, c.rest())
 	}
 	naive, utc, ok := p.ctime(s[c.i:])
 	if !ok {
@@ -97,12 +97,12 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	}
 	if !cut && !t.read(&c) {
 		if !c.ended {
-			return Unparsed
+			return p.parts(uwsgiDefault, atTail, c.rest())
 		}
 		cut = true
 	}
 	if method == "" && uri != "" || cut && (uri == "" || !isMethod(method) && method != "-") {
-		return Unparsed
+		return p.parts(uwsgiDefault, atRequest, line)
 	}
 
 	dashed := method == "-" && uri == "-"
@@ -136,7 +136,7 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 			p.suspect |= forgedLine
 		}
 	}
-	if p.env.kind != bare {
+	if p.depth > 0 {
 		utc = p.zoned(naive, utc, taken)
 		p.fillOuter(e)
 	}

@@ -12,24 +12,29 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/stacktrail/stacktrail/inputs/internal/formats"
 	"github.com/stacktrail/stacktrail/inputs/internal/routes"
 	"github.com/stacktrail/stacktrail/plugins/conf"
+	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
 // Config is the part of an input's configuration that says what becomes of a line. Inputs embed it inline.
 type Config struct {
-	Format   string    `yaml:"format" doc:"How lines are written: auto, or the name of a format, or several names with commas between them."`
-	Records  string    `yaml:"records" enum:"access|all" doc:"access: only API requests are events; all: the other lines of the services too."`
-	Unparsed string    `yaml:"unparsed" enum:"keep|drop" doc:"What becomes of lines in no known format: keep makes them events of class unparsed, drop only counts them."`
-	Original bool      `yaml:"original" doc:"Keep the line as it was in the field original."`
-	Observed bool      `yaml:"observed" doc:"Set observed_date to the time at which the line was read."`
-	Timezone string    `yaml:"timezone" doc:"Zone of times that are written without one: Local, UTC or an IANA name such as Europe/Paris."`
-	MaxLine  conf.Size `yaml:"max_line" min:"1KiB" max:"64MiB" doc:"A longer line is cut here and flagged truncated_bool; the rest of it is skipped."`
-	Encoding string    `yaml:"encoding" enum:"utf-8|latin-1" doc:"How the text is encoded. utf-8: a byte order mark at the beginning is left out, and bytes that are no UTF-8 reach outputs as U+FFFD. latin-1: each byte is one character. Control characters, NULs among them, stay and are escaped in JSON; a CR before the end of a line goes. A file in UTF-16 is refused: it is named in the log and by readyz, and looked at again later."`
+	Format   any               `yaml:"format" doc:"How lines are written: auto, or the name of a format, or a list of names (with commas between them, or as a list). The command formats lists them. template, regex and json stand for your own below."`
+	Template string            `yaml:"template" doc:"A format of your own in the syntax of Apache's LogFormat or uWSGI's log-format. It is tried before all others." example:"%h %l %u %t \"%r\" %>s %b %D"`
+	Regex    string            `yaml:"regex" doc:"A format of your own as a regular expression (RE2). Its named groups are named after fields: client, request, api_response_code_int and so on."`
+	JSON     map[string]string `yaml:"json" doc:"A format of your own for lines that are JSON objects: for each field, which member it is, with dots between the names of nested ones."`
+	Records  string            `yaml:"records" enum:"access|audit|all" doc:"access: only API requests are events; audit: CADF audit records too; all: the other lines of the services too."`
+	Unparsed string            `yaml:"unparsed" enum:"keep|drop" doc:"What becomes of lines in no known format: keep makes them events of class unparsed, drop only counts them."`
+	Original bool              `yaml:"original" doc:"Keep the line as it was in the field original."`
+	Observed bool              `yaml:"observed" doc:"Set observed_date to the time at which the line was read."`
+	Timezone string            `yaml:"timezone" doc:"Zone of times that are written without one: Local, UTC or an IANA name such as Europe/Paris."`
+	MaxLine  conf.Size         `yaml:"max_line" min:"1KiB" max:"64MiB" doc:"A longer line is cut here and flagged truncated_bool; the rest of it is skipped."`
+	Encoding string            `yaml:"encoding" enum:"utf-8|latin-1" doc:"How the text is encoded. utf-8: a byte order mark at the beginning is left out, and bytes that are no UTF-8 reach outputs as U+FFFD. latin-1: each byte is one character. Control characters, NULs among them, stay and are escaped in JSON; a CR before the end of a line goes. A file in UTF-16 is refused: it is named in the log and by readyz, and looked at again later."`
 
 	Multiline Multiline `yaml:"multiline" doc:"Which lines make one record. The lines of tracebacks, of uWSGI's messages, of Python's warnings and of messages with several lines are joined without any of this, where the lines of services are events (records: all); an access line is always a record by itself."`
 
@@ -73,7 +78,42 @@ func (c Config) Validate() error {
 	if _, err := c.location(); err != nil {
 		errs = append(errs, conf.KeyError{Key: "timezone", Err: err})
 	}
-	if _, err := formats.New(formats.Options{Formats: c.formats()}); err != nil {
+	return errors.Join(append(errs, c.validateFormats()...)...)
+}
+
+// validateFormats finds faults in the names of formats and in the user's own.
+func (c Config) validateFormats() (errs []error) {
+	if c.Template != "" {
+		if err := formats.CheckTemplate(c.Template); err != nil {
+			errs = append(errs, conf.KeyError{Key: "template", Err: err})
+		}
+	}
+	if c.Regex != "" {
+		if err := formats.CheckRegex(c.Regex); err != nil {
+			errs = append(errs, conf.KeyError{Key: "regex", Err: err})
+		}
+	}
+	if len(c.JSON) > 0 {
+		if err := formats.CheckJSON(c.JSON); err != nil {
+			errs = append(errs, conf.KeyError{Key: "json", Err: err})
+		}
+	}
+	names, err := c.formats()
+	if err != nil {
+		return append(errs, conf.KeyError{Key: "format", Err: err})
+	}
+	for i, n := range names {
+		// The user's own are looked at below, together with their keys.
+		if _, isList := c.Format.([]any); isList && !slices.Contains([]string{"template", "regex", "json"}, n) {
+			if _, err := formats.New(formats.Options{Formats: []string{n}}); err != nil {
+				errs = append(errs, conf.KeyError{Key: fmt.Sprintf("format[%d]", i), Err: err})
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return errs // that the names of those are not set is no fault of its own
+	}
+	if _, err := formats.New(formats.Options{Formats: names, Template: c.Template, Regex: c.Regex, JSON: c.JSON}); err != nil {
 		errs = append(errs, conf.KeyError{Key: "format", Err: err})
 	}
 	for _, k := range []struct{ key, expr string }{{"multiline.start", c.Multiline.Start}, {"multiline.continue", c.Multiline.Continue}} {
@@ -84,21 +124,91 @@ func (c Config) Validate() error {
 	if _, err := routes.Compile(c.Routes); err != nil {
 		errs = append(errs, conf.KeyError{Key: "routes", Err: err})
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 func (c Config) parserOptions(loc *time.Location) formats.Options {
-	o := formats.Options{Formats: c.formats(), Location: loc}
-	if c.Records == "all" {
+	names, _ := c.formats() // Validate has looked
+	o := formats.Options{Formats: names, Location: loc, Template: c.Template, Regex: c.Regex, JSON: c.JSON}
+	switch c.Records {
+	case "audit":
+		o.Records = formats.AccessAndAudit
+	case "all":
 		o.Records = formats.All
 	}
 	return o
 }
 
 // formats lists the names in Format.
-func (c Config) formats() []string {
-	return strings.FieldsFunc(c.Format, func(r rune) bool { return r == ',' || r == ' ' })
+func (c Config) formats() ([]string, error) {
+	switch v := c.Format.(type) {
+	case nil:
+		return nil, nil
+	case string:
+		return strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' }), nil
+	case []any:
+		names := make([]string, len(v))
+		for i, x := range v {
+			n, ok := x.(string)
+			if !ok {
+				return nil, fmt.Errorf("expected the name of a format as item %d, found %v", i+1, x)
+			}
+			names[i] = n
+		}
+		return names, nil
+	}
+	return nil, fmt.Errorf("expected the name of a format or a list of names, found %v", c.Format)
 }
+
+// EachFormat names the formats that lines can have, one after the other: who writes them, an example, and the fields that they
+// can fill. The command formats calls it, which knows inputs by their configuration only.
+func (c Config) EachFormat(yield func(name, writer, example string, fields []string)) error {
+	list, err := formats.Describe()
+	for _, d := range list {
+		yield(d.Name, d.Writer, d.Example, d.Fields)
+	}
+	return err
+}
+
+// Explain reads one line of the file of that name and says how, in the order in which it was found out: each kind of text is one of
+// the Explain constants. at is where in text the line parts from the format. The command parse calls it.
+func (c Config) Explain(line []byte, file string, say func(kind, name, place, text string, at int)) error {
+	loc, err := c.location()
+	if err != nil {
+		return err
+	}
+	p, err := formats.New(c.parserOptions(loc))
+	if err != nil {
+		return err
+	}
+	p.File(file, time.Now())
+	b := event.NewBatch("")
+	x := p.Explain(line, b.Append(), b.Arena())
+	for _, n := range x.Peeled {
+		say(ExplainEnvelope, n, "", "", 0)
+	}
+	for _, a := range x.Attempts {
+		say(ExplainAttempt, a.Format, a.Place, a.Text, a.At)
+	}
+	switch x.Verdict {
+	case formats.Access:
+		say(ExplainRecord, x.Format, "", x.Text, 0)
+	case formats.Service:
+		say(ExplainService, x.Reason, "", x.Text, 0)
+	default:
+		say(ExplainUnparsed, x.Reason, "", x.Text, 0)
+	}
+	return nil
+}
+
+// What Explain says.
+const (
+	ExplainEnvelope = "envelope" // name is what was around the rest of the line
+	ExplainAttempt  = "attempt"  // name is a format that text follows to at, where place was expected
+	ExplainRecord   = "record"   // name is the format of the record that text is
+	ExplainService  = "service"  // name is the kind of line that text is, which tells of no request
+	ExplainUnparsed = "unparsed" // name is the reason why text is no record
+)
 
 func (c Config) location() (*time.Location, error) {
 	if c.Timezone == "" {

@@ -20,13 +20,18 @@ type joined struct {
 	class     string
 	id        string
 	truncated bool
+	told      string // of the lines before
 }
 
 func collect(b *event.Batch) (all []joined) {
 	for i := range b.Events {
 		e := &b.Events[i]
 		message, _ := e.Get("message")
-		all = append(all, joined{e.Offset, string(e.Raw), strings.Clone(message.Str()), e.RecordClass, e.ID(), e.Is(event.BoolTruncated)})
+		suspect, _ := e.Get("suspect")
+		all = append(all, joined{
+			e.Offset, string(e.Raw), strings.Clone(message.Str()), e.RecordClass, e.ID(), e.Is(event.BoolTruncated),
+			fmt.Sprint(e.Method, e.Duration, suspect.List()),
+		})
 	}
 	return all
 }
@@ -55,7 +60,7 @@ func randomLog(r *rand.Rand, records int) string {
 		}
 	}
 	for i := range records {
-		switch r.IntN(14) {
+		switch r.IntN(17) {
 		case 0, 1:
 			write(stamp(i), `INFO nova.osapi_compute.wsgi.server [-] 192.0.2.7 "GET /v2.1/servers HTTP/1.1" status: 200 len: 15 time: 0.1834567`)
 		case 2:
@@ -102,6 +107,15 @@ func randomLog(r *rand.Rand, records int) string {
 			for k := range r.IntN(6) {
 				write("2026-03-02 10:00:00.05911", string(rune('0'+k)), " ", []string{tracebackText, "  File \"x.py\"", "    code", "KeyError: 1", "AH00163: text", ""}[r.IntN(6)])
 			}
+		case 13, 14:
+			p := stamp(i) + fmt.Sprintf("INFO cinder.api.openstack.wsgi [None req-%08d-4a59-4e68-9c77-8b86a5945a01 - - - - - -] ", r.IntN(4))
+			if r.IntN(2) == 0 {
+				write(p, []string{"GET", "DELETE"}[r.IntN(2)], " http://192.0.2.2:8776/v3/volumes")
+			} else {
+				write(p, "http://192.0.2.2:8776/v3/volumes returned with HTTP 202")
+			}
+		case 15:
+			write(stamp(i), `INFO oslo.messaging.notification.audit.http.request [-] {"event_type": "audit.http.request", "payload": {"typeURI": "http://schemas.dmtf.org/cloud/audit/1.0/event", "eventTime": "2026-03-02T10:00:00.000000+0000", "action": "read", "outcome": "pending", "requestPath": "/v3/volumes"}}`)
 		default:
 			write(`{"a": "` + strings.Repeat("z", r.IntN(30)) + `"}`)
 		}
@@ -386,7 +400,7 @@ func TestMessageOfAJoinedRecordHasNoPrefixes(t *testing.T) {
 		p + "[-] it failed\nand so on\n\n  to the end\n\n\n": "it failed\nand so on\n\n  to the end",
 		p + "[-] alone\n": "alone",
 		p + "[-] it failed\n" + p + "[SQL: 1]\n" + p + "[instance: 5f5e] E: no\n":                                                                               "it failed\n[SQL: 1]\nE: no",
-		"2026-11-21 03:46:52.044442 mod_wsgi: failed\n2026-11-21 03:46:52.058879 Traceback (most recent call last):\n2026-11-21 03:46:52.058880   File \"x\"\n": "2026-11-21 03:46:52.044442 mod_wsgi: failed\nTraceback (most recent call last):\n  File \"x\"",
+		"2026-11-21 03:46:52.044442 mod_wsgi: failed\n2026-11-21 03:46:52.058879 Traceback (most recent call last):\n2026-11-21 03:46:52.058880   File \"x\"\n": "mod_wsgi: failed\nTraceback (most recent call last):\n  File \"x\"",
 	} {
 		all, _ := inOneGo(t, c, text)
 		if len(all) != 1 || all[0].message != want || all[0].class != event.ClassServiceLog {

@@ -182,8 +182,10 @@ func (r *Router) Fill(e *event.Event, a *event.Arena) (secret string, others boo
 	m := &r.m
 	m.begin(r.t)
 	m.path(e.Path, r)
-	e.Route, e.APIVersion, e.ResourceType = m.route, m.version, m.kind
-	if k := methodOf(e.Method); k >= 0 {
+	tell(&e.Route, m.route)
+	tell(&e.APIVersion, m.version)
+	tell(&e.ResourceType, m.kind)
+	if k := methodOf(e.Method); k >= 0 && e.Action == "" {
 		if m.action != nil {
 			e.Action = m.action[k]
 		} else {
@@ -198,7 +200,7 @@ func (r *Router) Fill(e *event.Event, a *event.Arena) (secret string, others boo
 			e.Kind = m.told.kind
 		}
 	}
-	e.ResourceID = m.id
+	tell(&e.ResourceID, m.id)
 	if m.count > 0 {
 		list := a.Strings(m.count)
 		copy(list, m.ids[:m.count])
@@ -208,6 +210,13 @@ func (r *Router) Fill(e *event.Event, a *event.Arena) (secret string, others boo
 		e.ProjectID = p
 	}
 	return m.secret, m.odd
+}
+
+// tell sets what the line did not tell.
+func tell(field *string, s string) {
+	if *field == "" {
+		*field = s
+	}
 }
 
 // proved reports whether the service cannot have found the project in the path to be another than the caller's. Services check

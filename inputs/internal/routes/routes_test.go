@@ -487,3 +487,17 @@ func FuzzServices(f *testing.F) {
 		checkRoute(t, tb, fill(tb, "GET", path, service, ""))
 	})
 }
+
+// TestWhatTheLineToldStays has audit records and formats of the user's own say what they do.
+func TestWhatTheLineToldStays(t *testing.T) {
+	t.Parallel()
+	table, err := Compile(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := event.Event{Service: "cinder", Method: "GET", Path: "/v3/volumes", Action: "own action", Route: "own route"}
+	table.NewRouter().Fill(&e, event.NewBatch("s").Arena())
+	if e.Action != "own action" || e.Route != "own route" || e.ResourceType != "volume" {
+		t.Errorf("action %q, route %q, type %q", e.Action, e.Route, e.ResourceType)
+	}
+}

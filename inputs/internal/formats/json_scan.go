@@ -1,0 +1,248 @@
+package formats
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// members walks over the members of a JSON object without building anything: values are views of the text. What is no JSON
+// sets bad; numbers and words are taken as they stand.
+type members struct {
+	s   string
+	i   int
+	bad bool
+}
+
+// walk begins at the object that s is.
+func walk(s string) members {
+	if len(s) < 2 || s[0] != '{' {
+		return members{bad: true}
+	}
+	return members{s: s, i: 1}
+}
+
+// next returns the next member: its key without quotes, escapes and all, and its value as it stands; ok is false at the end.
+func (m *members) next() (key, value string, ok bool) {
+	if m.bad {
+		return "", "", false
+	}
+	m.blank()
+	if m.at('}') {
+		m.i++
+		m.blank()
+		m.bad = m.i != len(m.s)
+		return "", "", false
+	}
+	if m.i > 1 {
+		if !m.at(',') {
+			m.bad = true
+			return "", "", false
+		}
+		m.i++
+		m.blank()
+	}
+	if !m.at('"') {
+		m.bad = true
+		return "", "", false
+	}
+	n := jsonString(m.s[m.i:])
+	if n == 0 {
+		m.bad = true
+		return "", "", false
+	}
+	key = m.s[m.i+1 : m.i+n-1]
+	m.i += n
+	m.blank()
+	if !m.at(':') {
+		m.bad = true
+		return "", "", false
+	}
+	m.i++
+	m.blank()
+	n = jsonValue(m.s[m.i:])
+	if n == 0 {
+		m.bad = true
+		return "", "", false
+	}
+	value = m.s[m.i : m.i+n]
+	m.i += n
+	return key, value, true
+}
+
+func (m *members) at(c byte) bool { return m.i < len(m.s) && m.s[m.i] == c }
+
+func (m *members) blank() {
+	for m.i < len(m.s) && (m.s[m.i] == ' ' || m.s[m.i] == '\t' || m.s[m.i] == '\n' || m.s[m.i] == '\r') {
+		m.i++
+	}
+}
+
+// jsonString is the length of the string at the head of s with its quotes; 0 if it has no end.
+func jsonString(s string) int {
+	for i := 1; ; {
+		j := strings.IndexByte(s[i:], '"')
+		if j < 0 {
+			return 0
+		}
+		i += j
+		k := i
+		for k > 1 && s[k-1] == '\\' {
+			k--
+		}
+		i++
+		if (i-1-k)%2 == 0 {
+			return i
+		}
+	}
+}
+
+// jsonValue is the length of the value at the head of s; 0 if there is none.
+func jsonValue(s string) int {
+	if s == "" {
+		return 0
+	}
+	switch s[0] {
+	case '"':
+		return jsonString(s)
+	case '{', '[':
+		depth := 0
+		for i := 0; i < len(s); i++ {
+			switch s[i] {
+			case '"':
+				n := jsonString(s[i:])
+				if n == 0 {
+					return 0
+				}
+				i += n - 1
+			case '{', '[':
+				depth++
+			case '}', ']':
+				if depth--; depth == 0 {
+					return i + 1
+				}
+			}
+		}
+		return 0
+	}
+	i := 0
+	for i < len(s) && (s[i]|0x20 >= 'a' && s[i]|0x20 <= 'z' || s[i] >= '0' && s[i] <= '9' || s[i] == '-' || s[i] == '+' || s[i] == '.') {
+		i++
+	}
+	return i
+}
+
+// member looks for a member of the object that s is; "" if it has none, or null.
+func member(s, key string) string {
+	m := walk(s)
+	for k, v, ok := m.next(); ok; k, v, ok = m.next() {
+		if k == key {
+			if v == "null" {
+				return ""
+			}
+			return v
+		}
+	}
+	return ""
+}
+
+// first is the first element of the array that s is; "" if it has none.
+func first(s string) string {
+	if s == "" || s[0] != '[' {
+		return ""
+	}
+	s = strings.TrimLeft(s[1:], " \t\r\n")
+	return s[:jsonValue(s)]
+}
+
+// str is the text of a value: of a string without its escapes, of a number or a word as it stands; "" of anything else. A text
+// with escapes is rewritten in the arena.
+func (p *Parser) str(v string) string {
+	if v == "" || v[0] == '{' || v[0] == '[' || v == "null" {
+		return ""
+	}
+	if v[0] != '"' {
+		return v
+	}
+	v = v[1 : len(v)-1]
+	if strings.IndexByte(v, '\\') < 0 {
+		return v
+	}
+	d := p.arena.Alloc(len(v))[:0]
+	for i := 0; i < len(v); i++ {
+		if v[i] != '\\' || i+1 == len(v) {
+			d = append(d, v[i])
+			continue
+		}
+		i++
+		switch v[i] {
+		case 'n':
+			d = append(d, '\n')
+		case 'r':
+			d = append(d, '\r')
+		case 't':
+			d = append(d, '\t')
+		case 'b':
+			d = append(d, '\b')
+		case 'f':
+			d = append(d, '\f')
+		case 'u':
+			r, n := escapedRune(v[i-1:])
+			if n == 0 {
+				d = append(d, '\\', 'u')
+				continue
+			}
+			d = utf8.AppendRune(d, r)
+			i += n - 2
+		default:
+			d = append(d, v[i])
+		}
+	}
+	return event.View(d)
+}
+
+// escapedRune reads `\uXXXX`, or two of them that make one character; n is its length, 0 if it is none.
+func escapedRune(s string) (r rune, n int) {
+	hi, ok := hex4(s)
+	if !ok {
+		return 0, 0
+	}
+	if hi >= 0xd800 && hi < 0xdc00 && len(s) >= 12 {
+		if lo, ok := hex4(s[6:]); ok && lo >= 0xdc00 && lo < 0xe000 {
+			return (hi-0xd800)<<10 + lo - 0xdc00 + 0x10000, 12
+		}
+	}
+	return hi, 6
+}
+
+// hex4 reads `\uXXXX`.
+func hex4(s string) (rune, bool) {
+	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+		return 0, false
+	}
+	var r rune
+	for i := 2; i < 6; i++ {
+		h := hexValue[s[i]]
+		if h < 0 {
+			return 0, false
+		}
+		r = r<<4 | rune(h)
+	}
+	return r, true
+}
+
+// byteArray decodes an array of numbers from 0 to 255, as journald writes a message that is no plain text.
+func (p *Parser) byteArray(v string) (string, bool) {
+	d := p.arena.Alloc(len(v) / 2)[:0]
+	for rest := v[1 : len(v)-1]; rest != ""; {
+		var word string
+		word, rest, _ = strings.Cut(rest, ",")
+		n, ok := digits(strings.TrimSpace(word))
+		if !ok || n > 255 || len(d) == cap(d) {
+			return "", false
+		}
+		d = append(d, byte(n))
+	}
+	return event.View(d), true
+}

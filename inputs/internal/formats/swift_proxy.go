@@ -1,0 +1,257 @@
+package formats
+
+import (
+	"strings"
+	"time"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// The fields of swift-proxy, by their place.
+const (
+	swClient = iota
+	swRemote
+	swDate
+	swMethod
+	swPath
+	swProtocol
+	swStatus
+	swReferer
+	swAgent
+	swToken
+	swReceived
+	swSent
+	swETag
+	swTransaction
+	swHeaders
+	swTook
+	swSource
+	swInfo
+	swStart
+	swEnd
+	swPolicy
+	swUser
+	swiftFields
+)
+
+// swiftProxy takes the access line of swift's proxy.
+//
+// swift-proxy is fields with single spaces between:
+//
+//	CLIENT PEER 02/Jan/2006/15/04/05 METHOD PATH PROTOCOL STATUS REFERER USER-AGENT TOKEN RECEIVED SENT ETAG TRANSACTION HEADERS
+//	SECONDS SOURCE INFO START END [POLICY [USER-ID]]
+//
+// Source: swift/common/middleware/proxy_logging.py, log_msg_template; 18 fields before 2013 (no START, END), 20, 21 since 2014, 22 since 2025. Values are
+// percent-encoded, `-` if absent: undone once. The time is the end, in UTC: END has nanoseconds, the date seconds. SENT is the
+// body's size. SECONDS has four decimals. PATH holds the query behind %3F. TOKEN, some first characters of the token or, in old
+// releases, all of it, is never taken. SOURCE names the middleware whose sub-request this is. A line over log_max_line_length has
+// ` ... ` in its middle: what stands beside that is left out, and the record is truncated.
+func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
+	var f [swiftFields]string
+	n := 0
+	rest := s
+	for n < len(f) {
+		i := strings.IndexByte(rest, ' ')
+		if i < 0 {
+			f[n] = rest
+			n++
+			rest = ""
+			break
+		}
+		f[n], rest = rest[:i], rest[i+1:]
+		n++
+		if n == swDate+1 && !isSwiftDate(f[swDate]) {
+			return Unparsed
+		}
+	}
+	if n <= swProtocol {
+		if n > swDate && isSwiftDate(f[swDate]) {
+			return p.parts(swiftProxyLog, atRequest, rest)
+		}
+		return Unparsed
+	}
+	sec, ok := swiftDate(f[swDate])
+	if !ok {
+		return p.parts(swiftProxyLog, atTime, s[len(f[0])+len(f[1])+2:])
+	}
+	cut := false
+	for i := swMethod; i < n; i++ {
+		if f[i] == "..." {
+			// The field before the mark lost its end.
+			for j := i - 1; j < len(f); j++ {
+				f[j] = ""
+			}
+			cut = true
+			break
+		}
+	}
+	status, hasStatus := status3(f[swStatus])
+	switch {
+	case !isMethod(f[swMethod]) && (f[swMethod] != "" || !cut) && f[swMethod] != "-":
+		return p.parts(swiftProxyLog, atRequest, s[len(s)-len(rest):])
+	case cut:
+	case !hasStatus:
+		return p.parts(swiftProxyLog, atStatus, s[len(s)-len(rest):])
+	case n < swStart || rest != "":
+		return p.swiftShort(e, &f, n, rest)
+	}
+	if !p.enabled(swiftProxyLog) {
+		return Unparsed
+	}
+	if cut && f[swMethod] == "" {
+		return p.parts(swiftProxyLog, atRequest, s)
+	}
+	e.Time = time.Unix(sec, 0).UTC()
+	if _, frac, _ := strings.Cut(f[swEnd], "."); len(frac) == 9 {
+		if at, ok := epoch(f[swEnd]); ok {
+			e.Time = at
+		}
+	} else if n > swEnd {
+		cut = true
+	}
+	p.swiftRequest(e, &f)
+	if cut {
+		p.setCut(e)
+	}
+	if hasStatus {
+		setStatus(e, status)
+	}
+	if sent, ok := digits(f[swSent]); ok {
+		e.SetSize(sent)
+		e.SetBool(event.BoolSizeIncludesHeaders, false)
+	}
+	if took, _, ok := seconds(f[swTook]); ok {
+		e.SetDuration(took)
+	}
+	if isID(f[swUser]) {
+		e.UserID, e.User = f[swUser], f[swUser]
+	}
+	access(e, swiftProxyLog, basisEnd)
+	p.fillSwift(e)
+	a := p.attr()
+	if r := present(f[swRemote]); r != "" {
+		a = event.AppendString(append(a, `,"swift_remote_address":`...), r)
+	}
+	if v, ok := digits(f[swReceived]); ok {
+		a = number(append(a, `,"swift_bytes_received_int":`...), v)
+	}
+	for i, key := range swiftTexts {
+		if key != "" && f[i] != "" && f[i] != "-" {
+			a = event.AppendString(append(a, key...), f[i])
+		}
+	}
+	p.done(a, e)
+	return Access
+}
+
+// swiftTexts are the fields that become attributes as they are.
+var swiftTexts = [swiftFields]string{
+	swETag: `,"swift_client_etag":`, swHeaders: `,"swift_headers":`, swSource: `,"swift_source":`, swInfo: `,"swift_log_info":`,
+	swStart: `,"swift_start_time":`, swEnd: `,"swift_end_time":`, swPolicy: `,"swift_policy_index":`,
+}
+
+// swiftShort takes a line that has another number of fields than any release writes: its end is missing, so the last field
+// there is not taken.
+func (p *Parser) swiftShort(e *event.Event, f *[swiftFields]string, n int, rest string) Verdict {
+	if rest != "" {
+		return p.parts(swiftProxyLog, atEnd, rest)
+	}
+	if !p.enabled(swiftProxyLog) {
+		return Unparsed
+	}
+	sec, _ := swiftDate(f[swDate])
+	e.Time = time.Unix(sec, 0).UTC()
+	f[n-1] = ""
+	p.swiftRequest(e, f)
+	if status, ok := status3(f[swStatus]); ok {
+		setStatus(e, status)
+	}
+	if sent, ok := digits(f[swSent]); ok {
+		e.SetSize(sent)
+		e.SetBool(event.BoolSizeIncludesHeaders, false)
+	}
+	if took, _, ok := seconds(f[swTook]); ok {
+		e.SetDuration(took)
+	}
+	access(e, swiftProxyLog, basisEnd)
+	p.fillSwift(e)
+	p.setCut(e)
+	return Access
+}
+
+// swiftRequest fills what a request is.
+func (p *Parser) swiftRequest(e *event.Event, f *[swiftFields]string) {
+	e.Method = present(f[swMethod])
+	e.Path, e.Query = splitTarget(p.percent(present(f[swPath])))
+	if isProtocol(f[swProtocol]) {
+		e.HTTPVersion = f[swProtocol]
+	}
+	if c := f[swClient]; !strings.HasPrefix(c, "{") { // {MD5}…: anonymised
+		p.client(e, c)
+	}
+	e.Referer = p.percent(present(f[swReferer]))
+	e.UserAgent = p.percent(present(f[swAgent]))
+	e.RequestID = present(f[swTransaction])
+}
+
+// fillSwift sets the origin of swift's own lines.
+func (p *Parser) fillSwift(e *event.Event) {
+	p.last, _ = byProject("swift")
+	p.last.program = ""
+	p.fillOrigin(e, &p.last, &nobody)
+	if p.depth > 0 {
+		p.fillOuter(e)
+	}
+}
+
+// isSwiftDate knows `02/Jan/2006/15/04/05` by its shape.
+func isSwiftDate(s string) bool {
+	return len(s) == 20 && s[2] == '/' && s[6] == '/' && s[11] == '/' && s[14] == '/' && s[17] == '/'
+}
+
+// swiftDate reads `02/Jan/2006/15/04/05`, in UTC.
+func swiftDate(s string) (sec int64, ok bool) {
+	if !isSwiftDate(s) {
+		return 0, false
+	}
+	d, mon, c, y, h, m, ss := two(s, 0), month(s[3:6]), two(s, 7), two(s, 9), two(s, 12), two(s, 15), two(s, 18)
+	if d < 1 || d > 31 || mon == 0 || c > 99 || y > 99 || h > 23 || m > 59 || ss > 60 {
+		return 0, false
+	}
+	t := time.Date(int(c)*100+int(y), time.Month(mon), int(d), int(h), int(m), int(ss), 0, time.UTC)
+	return t.Unix(), t.Day() == int(d) || ss == 60
+}
+
+// epoch reads seconds since 1970 with a fraction, such as 1772446530.671491099.
+func epoch(s string) (time.Time, bool) {
+	whole, frac, ok := strings.Cut(s, ".")
+	sec, ok2 := digits(whole)
+	if !ok2 || len(whole) < 9 || len(whole) > 11 {
+		return time.Time{}, false
+	}
+	var ns int64
+	if ok {
+		var n int
+		if ns, n = fraction(frac); n == 0 || n != len(frac) {
+			return time.Time{}, false
+		}
+	}
+	return time.Unix(sec, ns).UTC(), true
+}
+
+// percent undoes percent-encoding once. A text with escapes is rewritten in the arena.
+func (p *Parser) percent(s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
+	}
+	d := p.arena.Alloc(len(s))[:0]
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) && hexValue[s[i+1]] >= 0 && hexValue[s[i+2]] >= 0 {
+			d = append(d, byte(hexValue[s[i+1]])<<4|byte(hexValue[s[i+2]]))
+			i += 2
+			continue
+		}
+		d = append(d, s[i])
+	}
+	return event.View(d)
+}

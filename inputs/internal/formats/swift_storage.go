@@ -1,0 +1,69 @@
+package formats
+
+import (
+	"strings"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
+)
+
+// swiftStorage finishes a line of swift's account, container and object servers, which looks like Apache's and is none.
+//
+// swift-storage is
+//
+//	PEER - - [02/Jan/2006:15:04:05 +0000] "METHOD PATH" STATUS SIZE "REFERER" "TRANSACTION" "USER-AGENT" SECONDS "INFO"[ PID POLICY]
+//
+// Source: swift/common/utils/logs.py, get_log_line. The time is the end, in UTC. No protocol. SIZE is the Content-Length. SECONDS has four
+// decimals. REFERER is the proxy's request, METHOD URL; PEER is the proxy. The path is /DEVICE/PARTITION/ACCOUNT…, percent-encoded:
+// undone once. PID and POLICY are missing in old releases.
+func (p *Parser) swiftStorage(l *apacheLine, e *event.Event, ref, txn, rest string) Verdict {
+	ua, rest, ok := quoted(rest[1:])
+	if !ok || !strings.HasPrefix(rest, " ") {
+		return p.parts(swiftStorageLog, atTail, rest)
+	}
+	word, rest, ok := field(rest[1:])
+	took, _, timed := seconds(word)
+	if !ok || !timed || rest == "" || rest[0] != '"' {
+		return p.parts(swiftStorageLog, atDuration, rest)
+	}
+	info, rest, ok := quoted(rest)
+	if !ok {
+		return p.parts(swiftStorageLog, atTail, rest)
+	}
+	pid, policy := "", ""
+	if rest != "" {
+		if pid, policy, ok = field(strings.TrimPrefix(rest, " ")); !ok {
+			return p.parts(swiftStorageLog, atEnd, rest)
+		}
+		if _, ok = digits(pid); !ok || strings.IndexByte(policy, ' ') >= 0 {
+			return p.parts(swiftStorageLog, atEnd, rest)
+		}
+	}
+	if l.iso || !p.enabled(swiftStorageLog) {
+		return Unparsed
+	}
+	p.agents(e, ref, ua)
+	p.apacheCommon(l, e, swiftStorageLog, true)
+	e.TimestampBasis = basisEnd
+	if m, target, ok := field(l.request); ok && isMethod(m) {
+		e.Method, e.HTTPVersion = m, ""
+		e.Path, e.Query = splitTarget(p.percent(target))
+	}
+	e.RequestID = present(txn)
+	e.SetDuration(took)
+	if l.hasSize {
+		e.SetBool(event.BoolSizeIncludesHeaders, false)
+	}
+	if n, ok := digits(pid); ok {
+		e.SetProcessID(n)
+	}
+	p.fillSwift(e)
+	a := p.attr()
+	if info != "-" && info != "" {
+		a = event.AppendString(append(a, `,"swift_additional_info":`...), info)
+	}
+	if policy != "" && policy != "-" {
+		a = event.AppendString(append(a, `,"swift_policy_index":`...), policy)
+	}
+	p.done(a, e)
+	return Access
+}
