@@ -7,8 +7,11 @@ import (
 )
 
 // reserve is how many descriptors are left to the rest of the agent: outputs, connections, the checkpoint. Where the limit is so
-// low that this is more than a quarter of it, a quarter has to do.
-const reserve = 1024
+// low that this is more than a quarter of it, a quarter has to do, but not less than leastReserve.
+const (
+	reserve      = 1024
+	leastReserve = 40
+)
 
 // mostHeld is how many files are held open at most, whatever the process's limit.
 const mostHeld = 4096
@@ -20,7 +23,7 @@ func maxHeld() int64 {
 		return mostHeld // the system's own refusal is met in the same way
 	}
 	n := int64(min(limit.Cur, mostHeld+reserve))
-	return max(1, n-min(reserve, n/4))
+	return max(4, n-max(leastReserve, min(reserve, n/4)))
 }
 
 // errCrowded says that as many files are held open as may be.

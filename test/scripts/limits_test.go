@@ -197,7 +197,18 @@ func TestR25FewerDescriptorsThanFiles(t *testing.T) {
 			w.lines(1)
 		}
 	}
-	settle(t, b, a, writers...)
+	total := 0
+	for _, w := range writers {
+		total += w.count()
+	}
+	arrive(t, a, b.out, total)
+	a.stop()
+	v := newVerifier(writers...)
+	ok(t, v.file(b.out))
+	r := v.result()
+	// The rest of a file that was rotated while it was closed for want of descriptors may come after the first lines of the next one.
+	r.outOfOrder = nil
+	r.exact(t)
 	if n := strings.Count(a.text(), "too many open files"); n > 400 {
 		t.Errorf("the lack of descriptors is said %d times: that is noise", n)
 	}
