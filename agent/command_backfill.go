@@ -98,9 +98,6 @@ func (b *backfill) parse(w backfillWish) error {
 	}{{"since", w.since, &b.window.Since}, {"until", w.until, &b.window.Until}} {
 		at, err := time.Parse(time.RFC3339, t.text)
 		if err != nil {
-			if t.text == "" {
-				return fmt.Errorf("--%s is required: a time such as 2026-03-02T08:00:00Z", t.flag)
-			}
 			return fmt.Errorf("--%s is a time such as 2026-03-02T08:00:00Z, not %q", t.flag, t.text)
 		}
 		*t.into = at
