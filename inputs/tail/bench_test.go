@@ -63,8 +63,7 @@ func BenchmarkSteps(b *testing.B) {
 			head, _, err := headOf(context.Background(), c, x.block())
 			must(b, err)
 			s := benchStream(head)
-			s.maker, err = in.newMaker(func(string, string, int64) {}, time.Time{})
-			must(b, err)
+			s.maker = in.newMaker(func(string, string, int64) {}, time.Time{})
 			must(b, s.prime(context.Background(), c, time.Now(), x))
 			for {
 				batch, o, err := s.step(context.Background(), pool, c, math.MaxInt64, false, x)

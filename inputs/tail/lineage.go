@@ -445,6 +445,9 @@ func (l *lineage) park(f *file) {
 	l.stopLive(f)
 	l.letGo(f)
 	f.parked = true
+	if f.s != nil && f.s.file == f {
+		f.s.maker, f.s.fileAt = nil, time.Time{} // made and primed again when the file is read
+	}
 	l.w.freeGzip(f)
 	if !f.present {
 		l.drop(f)

@@ -243,9 +243,7 @@ func (r *run) followPipe(ctx context.Context, path string, s *stream) (fault err
 	h := newHandle(f)
 	defer h.release()
 	if s.maker == nil {
-		if s.maker, err = r.newMaker(); err != nil {
-			return err, true
-		}
+		s.maker = r.newMaker()
 		s.maker.File(path, path, time.Now())
 	}
 	if !s.opened {

@@ -137,8 +137,8 @@ func (l *lineage) tryRead(ctx context.Context, f *file, now time.Time) (progress
 		l.active = l.active || s.pending > s.pos
 		return false, nil, nil
 	}
-	if fi.ModTime().Sub(s.fileAt) >= parserAge {
-		if err := s.prime(ctx, f.c, fi.ModTime(), &l.w.x); err != nil {
+	if fi.ModTime().Sub(s.fileAt) >= parserAge { // of parked ones it is not known
+		if err := l.prime(ctx, f, fi.ModTime()); err != nil {
 			return false, err, nil
 		}
 	}
@@ -407,11 +407,6 @@ func (l *lineage) openStream(ctx context.Context, f *file) (same bool, fault, er
 		}
 		return false, fault, nil
 	}
-	if s.maker == nil {
-		if s.maker, err = l.r.newMaker(); err != nil {
-			return false, nil, err
-		}
-	}
 	l.note(s)
 	l.register(s)
 	s.drained = false
@@ -430,5 +425,13 @@ func (l *lineage) openStream(ctx context.Context, f *file) (same bool, fault, er
 	if m != holds {
 		return false, nil, nil
 	}
-	return true, s.prime(ctx, f.c, fi.ModTime(), &l.w.x), nil
+	return true, l.prime(ctx, f, fi.ModTime()), nil
+}
+
+// prime has the parser of f's stream know what stands before the place to read from.
+func (l *lineage) prime(ctx context.Context, f *file, mtime time.Time) error {
+	if f.s.maker == nil {
+		f.s.maker = l.r.newMaker()
+	}
+	return f.s.prime(ctx, f.c, mtime, &l.w.x)
 }

@@ -227,7 +227,7 @@ func (r *run) pattern(path string) int {
 	return -1
 }
 
-func (r *run) newMaker() (*lines.Maker, error) { return r.in.newMaker(r.env.Count, r.since) }
+func (r *run) newMaker() *lines.Maker { return r.in.newMaker(r.env.Count, r.since) }
 
 // fail reports that a path cannot be read, once per change.
 func (r *run) fail(path string, err error) {

@@ -58,7 +58,8 @@ func New(c Config, env plugins.Env) (plugins.Input, error) {
 	if err := in.cfg.Prepare(); err != nil {
 		return nil, err
 	}
-	if _, err := in.newMaker(nil, time.Time{}); err != nil {
+	var err error
+	if in.maker, err = lines.New(in.cfg.Config, lines.Options{}); err != nil {
 		return nil, err
 	}
 	return in, nil
@@ -68,6 +69,7 @@ var _ plugins.Measurer = (*input)(nil)
 
 type input struct {
 	cfg   Config
+	maker *lines.Maker // of which those of the streams are made
 	env   plugins.Env
 	fs    system
 	paths []string // cleaned
@@ -123,12 +125,12 @@ func (in *input) unregister(name string) {
 	delete(in.open, name)
 }
 
-func (in *input) newMaker(count func(name, reason string, n int64), since time.Time) (*lines.Maker, error) {
+func (in *input) newMaker(count func(name, reason string, n int64), since time.Time) *lines.Maker {
 	w := in.env.Window
 	if w.Since.After(since) {
 		since = w.Since
 	}
-	return lines.New(in.cfg.Config, lines.Options{Count: count, Positions: in.cfg.Position, NotBefore: since, NotAfter: w.Until})
+	return in.maker.Fresh(lines.Options{Count: count, Positions: in.cfg.Position, NotBefore: since, NotAfter: w.Until})
 }
 
 // CanReplay searches the stream's file.
@@ -162,9 +164,7 @@ func (in *input) Replay(ctx context.Context, k plugins.Stream, from, to event.Po
 		return err
 	}
 	// What is read again was counted when it was read first.
-	if s.maker, err = in.newMaker(nil, since); err != nil {
-		return err
-	}
+	s.maker = in.newMaker(nil, since)
 	if err := s.prime(ctx, c, s.fileAt, x); err != nil {
 		return fmt.Errorf("replaying %s: %w", s.meta.File, err)
 	}

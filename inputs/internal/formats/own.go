@@ -384,7 +384,7 @@ func (p *Parser) isoTime(s string) (sec, nsec int64, ok bool) {
 
 // ownFormat tries the user's formats.
 func (p *Parser) ownFormat(s string, e *event.Event) Verdict {
-	o := &p.own
+	o := p.own
 	if o.template != nil && p.mask>>ownTemplate&1 != 0 {
 		if p.scanTemplate(s, e) == Access {
 			return Access

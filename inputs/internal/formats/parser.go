@@ -108,7 +108,7 @@ type Parser struct {
 	loc   *time.Location
 	all   bool
 	audit bool
-	own   ownFormats
+	own   *ownFormats // shared by all that are made of one
 
 	file origin // what the file's name tells
 	// fileNginx: the file is nginx's.
@@ -149,7 +149,7 @@ type formatSet uint32
 
 // New makes a parser. An unknown format is an error that names the nearest ones.
 func New(o Options) (*Parser, error) {
-	p := &Parser{loc: o.Location, all: o.Records == All, audit: o.Records != AccessOnly}
+	p := &Parser{loc: o.Location, all: o.Records == All, audit: o.Records != AccessOnly, own: &ownFormats{}}
 	if p.loc == nil {
 		p.loc = time.UTC
 	}
@@ -177,6 +177,13 @@ func New(o Options) (*Parser, error) {
 	}
 	p.File("", time.Time{})
 	return p, nil
+}
+
+// Fresh makes a parser with the options of p that has seen no line. It may be used beside p.
+func (p *Parser) Fresh() *Parser {
+	q := &Parser{mask: p.mask, loc: p.loc, all: p.all, audit: p.audit, own: p.own}
+	q.File("", time.Time{})
+	return q
 }
 
 func formatByName(n string) format {

@@ -45,7 +45,7 @@ const maxPIDs = 128
 // witness remembers of a file's lines what tells a forged line from a true one. Who can have a text with newlines logged (in a path
 // that is written decoded, in the name of a user) writes whole lines, but does not know which processes write the file.
 type witness struct {
-	pids [maxPIDs]process // the newest, in a ring
+	pids []process // the newest, in a ring that grows to maxPIDs
 	witnessed
 }
 
@@ -71,7 +71,7 @@ func (w *witness) knows(pid int64) bool {
 		return false
 	}
 	if w.pids[w.last].pid != pid {
-		i := slices.IndexFunc(w.pids[:min(w.n, maxPIDs)], func(x process) bool { return x.pid == pid })
+		i := slices.IndexFunc(w.pids[:min(w.n, len(w.pids))], func(x process) bool { return x.pid == pid })
 		if i < 0 {
 			return false
 		}
@@ -87,6 +87,9 @@ func (w *witness) knows(pid int64) bool {
 
 func (w *witness) learn(pid int64) {
 	w.last = w.n % maxPIDs
+	if w.last == len(w.pids) {
+		w.pids = append(w.pids, process{})
+	}
 	w.pids[w.last] = process{pid, w.read}
 	w.n++
 }

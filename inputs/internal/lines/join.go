@@ -120,6 +120,7 @@ func (m *Maker) part(line []byte, v formats.Verdict) formats.Part {
 // Join does what Fill does, and leaves a record unused that the lines behind the block may continue. Where it used nothing, need
 // says how long a block must be to tell, and done where the lines end that are complete.
 func (m *Maker) Join(b *event.Batch, block []byte, at int64, limit int, end End) (used, done, need int) {
+	defer m.putTools(m.takeTools())
 	j, r := &m.join, &m.join.rec
 	if !j.enabled {
 		used = m.plain(b, block, at, limit, end == Closed)

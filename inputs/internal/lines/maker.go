@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/stacktrail/stacktrail/inputs/internal/formats"
@@ -16,10 +17,10 @@ import (
 // used from one goroutine at a time.
 type Maker struct {
 	parser *formats.Parser
-	routes *routes.Router
-	hide   *secrets.Redactor // nil: nothing is masked
-	conf   Config
+	conf   *Config
 	max    int
+	common *common
+	tools  // while it makes records
 	count  func(name, reason string, n int64)
 
 	positions bool
@@ -41,6 +42,39 @@ type Maker struct {
 type counter struct {
 	name, reason string
 	n            int64
+}
+
+// common is what all Makers have that were made of one. There may be ten thousand, of which few make records at a time.
+type common struct {
+	conf  Config
+	tools sync.Pool // of *tools
+}
+
+// tools remember nothing of a stream.
+type tools struct {
+	routes *routes.Router
+	hide   *secrets.Redactor // nil: nothing is masked
+}
+
+// takeTools has the tools at hand until putTools.
+func (m *Maker) takeTools() *tools {
+	t, ok := m.common.tools.Get().(*tools)
+	if !ok {
+		t = &tools{routes: m.conf.table.NewRouter()}
+		if m.conf.MaskTokens {
+			t.hide = newRedactor()
+		}
+	}
+	m.tools = *t
+	return t
+}
+
+func (m *Maker) putTools(t *tools) {
+	if t.hide != nil {
+		t.hide.Trim()
+	}
+	m.tools = tools{}
+	m.common.tools.Put(t)
 }
 
 // Options are what a Maker needs beside the configuration.
@@ -70,23 +104,27 @@ func New(c Config, o Options) (*Maker, error) {
 			return nil, err
 		}
 	}
-	if o.Count == nil {
-		o.Count = func(string, string, int64) {}
-	}
 	j, err := newJoiner(c)
 	if err != nil {
 		return nil, err
 	}
-	m := &Maker{
-		parser: p, routes: c.table.NewRouter(), conf: c, max: int(c.MaxLine), count: o.Count, positions: o.Positions,
-		notBefore: o.NotBefore, notAfter: o.NotAfter, always: o.NotBefore.IsZero() && o.NotAfter.IsZero(),
-		join: j, stop: math.MaxInt64, latin1: c.Encoding == "latin-1",
-	}
-	if c.MaskTokens {
-		m.hide = newRedactor()
-	}
-	return m, nil
+	return newMaker(&common{conf: c}, p, j, o), nil
 }
+
+func newMaker(x *common, p *formats.Parser, j joiner, o Options) *Maker {
+	if o.Count == nil {
+		o.Count = func(string, string, int64) {}
+	}
+	return &Maker{
+		parser: p, common: x, conf: &x.conf, max: int(x.conf.MaxLine), count: o.Count, positions: o.Positions,
+		notBefore: o.NotBefore, notAfter: o.NotAfter, always: o.NotBefore.IsZero() && o.NotAfter.IsZero(),
+		join: j, stop: math.MaxInt64, latin1: x.conf.Encoding == "latin-1",
+	}
+}
+
+// Fresh makes a Maker for another stream, with the configuration of m. It may be used beside m, and is far smaller than one of New.
+// m must not have made records.
+func (m *Maker) Fresh(o Options) *Maker { return newMaker(m.common, m.parser.Fresh(), m.join, o) }
 
 // File tells what the lines come from: path, without what rotation appended, names the program, found is what positions show, and
 // the file's time tells the year of times without one.
@@ -105,6 +143,7 @@ func (m *Maker) MaxLine() int { return m.max }
 // latest: who can show them again calls Join. b.ReadAt must be set.
 func (m *Maker) Fill(b *event.Batch, block []byte, at int64, limit int, end bool) (used int) {
 	if !m.join.enabled {
+		defer m.putTools(m.takeTools())
 		return m.plain(b, block, at, limit, end)
 	}
 	last := Flush
@@ -145,6 +184,7 @@ func (m *Maker) plain(b *event.Batch, block []byte, at int64, limit int, end boo
 // FillCut appends the one line that head, which lives in the batch's arena, is the beginning of: it stands at offset at of the
 // stream, is longer than MaxLine and takes length bytes there with its newline.
 func (m *Maker) FillCut(b *event.Batch, head []byte, at, length int64) {
+	defer m.putTools(m.takeTools())
 	events := len(b.Events)
 	m.add(b, head[:min(len(head), m.max)], at, true)
 	m.tally("events", "", int64(len(b.Events)-events))
@@ -306,9 +346,6 @@ func (m *Maker) tallyFormat() {
 
 // Flush hands what was counted to Count: once for a batch, when it is sure to be sent.
 func (m *Maker) Flush() {
-	if m.hide != nil {
-		m.hide.Trim()
-	}
 	m.tallyFormat()
 	for i := range m.counted {
 		if c := &m.counted[i]; c.n != 0 {
