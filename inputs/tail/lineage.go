@@ -51,6 +51,7 @@ type file struct {
 	c content
 	// parked: read to its end and closed, or known to be a copy; looked at again when its stamp changes.
 	parked bool
+	awaits bool // it is parked and must be read, as soon as there is a descriptor
 
 	s      *stream // what it holds, nil until that is known
 	copyOf *stream
@@ -89,6 +90,7 @@ type lineage struct {
 	have   map[fileID]bool // files that need not be opened by the scan
 	held   map[fileID]bool // files that are open
 	owed   map[fileID]bool // files that the patterns matched and that could not be opened: they are read under other names, too
+	awaits []string        // paths of files that wait for descriptors
 	queued bool            // guarded by w.mu
 
 	first    bool // no scan was taken so far
@@ -181,6 +183,20 @@ func (l *lineage) owes(id fileID) bool {
 	return l.owed[id]
 }
 
+// behind reports whether a file that is older than the one at path waits for a descriptor.
+func (l *lineage) behind(path string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return isBehind(path, l.awaits)
+}
+
+func isBehind(path string, awaits []string) bool {
+	return slices.ContainsFunc(awaits, func(at string) bool {
+		is, known := older(at, path)
+		return known && is
+	})
+}
+
 // turn does what is due: at most one block is read, so that every file gets its turn. more says that there is more to read
 // at once.
 func (l *lineage) turn(ctx context.Context) (more bool, err error) {
@@ -211,6 +227,9 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 			l.active = true
 			break
 		}
+		if !f.started && l.behind(f.path) {
+			break // the next scans try again
+		}
 		if !f.parked && f.s != nil {
 			f.started = true
 			progress, err := l.read(ctx, f, now)
@@ -233,7 +252,7 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 // passes reports whether files that are younger than f may be read.
 func (l *lineage) passes(f *file, now time.Time) bool {
 	if f.parked {
-		return true
+		return !f.awaits
 	}
 	if l.r.env.Once {
 		return f.s == nil || f.ended || f.fault != nil
@@ -304,6 +323,8 @@ func (l *lineage) take(now time.Time) (came bool) {
 	}
 	// Where names do not tell the order, it is that of appearance, and of files that appear together that of their times.
 	slices.SortStableFunc(entries, func(a, b found) int { return cmp.Compare(a.stamp.mtime, b.stamp.mtime) })
+	var opened []found
+	var awaits []string
 	replaced := slices.ContainsFunc(entries, func(e found) bool { return e.path == l.key })
 	l.siblings = l.siblings[:0]
 	spots := sync.OnceValues(func() ([]string, bool) { return l.spots(entries) })
@@ -315,19 +336,19 @@ func (l *lineage) take(now time.Time) (came bool) {
 				_ = e.opened.Close()
 			}
 			f.present, f.path, f.listed = true, e.path, e.stamp
-			if f.parked && f.listed != f.st {
+			if f.parked && (f.awaits || f.listed != f.st) {
 				l.unpark(f, now)
 			}
 			continue
 		}
 		switch {
 		case e.opened != nil:
-			l.r.held.Add(-1) // add counts it
-			l.add(e.opened, e.path, now)
+			opened = append(opened, e)
 		case e.matched:
-			// The scan saw it parked here, and it was let go meanwhile: the next scan opens it.
+			// It waits for a descriptor, or the scan saw it parked here and it was let go meanwhile: the next scan opens it.
 			l.setHave(e.id, false)
 			l.askScan()
+			awaits = append(awaits, e.path)
 		case l.wanted(e, spots, now):
 			o, err := l.r.openToHold(e.path)
 			switch {
@@ -338,6 +359,7 @@ func (l *lineage) take(now time.Time) (came bool) {
 			case isCrowded(err):
 				l.askScan()
 				l.siblings = append(l.siblings, e)
+				awaits = append(awaits, e.path)
 			default:
 				l.r.fail(e.path, err)
 				l.askScan()
@@ -347,6 +369,27 @@ func (l *lineage) take(now time.Time) (came bool) {
 			l.siblings = append(l.siblings, e)
 		}
 	}
+	for _, f := range l.files {
+		if f.awaits && f.present {
+			awaits = append(awaits, f.path)
+		}
+	}
+	for _, e := range opened {
+		l.r.held.Add(-1)
+		if isBehind(e.path, awaits) { // it would only keep those from being opened
+			_ = e.opened.Close()
+			l.setHave(e.id, false)
+			l.setHeld(e.id, false)
+			l.owe(e.id)
+			l.askScan()
+			awaits = append(awaits, e.path)
+			continue
+		}
+		l.add(e.opened, e.path, now) // which counts it
+	}
+	l.mu.Lock()
+	l.awaits = awaits
+	l.mu.Unlock()
 	came = len(l.files) > before
 	for _, f := range slices.Clone(l.files) {
 		away := !f.present || rotationOf(filepath.Base(f.path)).rotated || replaced && f.path != l.key
@@ -411,7 +454,7 @@ func earlier(a, b time.Time) time.Time {
 // unpark opens a parked file again.
 func (l *lineage) unpark(f *file, now time.Time) {
 	o, err := l.r.openToHold(f.path)
-	if isCrowded(err) {
+	if f.awaits = isCrowded(err); f.awaits {
 		l.askScan()
 		return
 	}

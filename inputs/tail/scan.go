@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -188,7 +189,7 @@ func (c *scanner) scan() {
 	owner := maps.Clone(c.r.owners)
 	// What was gone at the last scan and is let go of may come back as the number of another file.
 	maps.DeleteFunc(owner, func(id fileID, l *lineage) bool { return c.r.place[id] == "" && !l.knows(id) })
-	result := map[*lineage][]found{}
+	result, came := map[*lineage][]found{}, map[*lineage][]sight{}
 	taken := map[fileID]bool{}
 	for pass := range 2 {
 		for _, e := range all {
@@ -214,22 +215,19 @@ func (c *scanner) scan() {
 			}
 			taken[e.id] = true
 			if e.matched && !l.knows(e.id) {
-				e.opened = c.open(e.path, e.id)
-				if e.opened == nil {
-					c.changed = true // tried again at the next scan
-					l.owe(e.id)
-					continue
-				}
-				l.setHave(e.id, true)
-				l.setHeld(e.id, true)
-				owner[e.id] = l
+				came[l] = append(came[l], e)
+				continue
 			}
-			c.r.place[e.id] = e.path
-			c.stamps[e.id] = e.stamp
 			result[l] = append(result[l], e.found)
-			c.paths[e.path] = watched{l, e.name}
-			if e.name.link {
-				c.link(e.path, l)
+			c.place(l, e)
+		}
+	}
+	for l, sights := range came {
+		for _, e := range c.openOldestFirst(l, sights) {
+			result[l] = append(result[l], e.found)
+			if e.opened != nil {
+				owner[e.id] = l
+				c.place(l, e)
 			}
 		}
 	}
@@ -255,6 +253,45 @@ func (c *scanner) scan() {
 		c.r.wake(l)
 	}
 	c.first = false
+}
+
+// place notes where a file of the lineage is.
+func (c *scanner) place(l *lineage, e sight) {
+	c.r.place[e.id] = e.path
+	c.stamps[e.id] = e.stamp
+	c.paths[e.path] = watched{l, e.name}
+	if e.name.link {
+		c.link(e.path, l)
+	}
+}
+
+// openOldestFirst opens files that came, and returns them. Those that wait for a descriptor are returned unopened, and what is younger
+// is not opened before them: nobody could read it. Those that cannot be opened for another reason are left out.
+func (c *scanner) openOldestFirst(l *lineage, came []sight) []sight {
+	slices.SortStableFunc(came, func(a, b sight) int {
+		if is, known := older(a.path, b.path); known {
+			return compareBool(is, true)
+		}
+		return cmp.Compare(a.stamp.mtime, b.stamp.mtime)
+	})
+	result := came[:0]
+	crowded := false
+	for _, e := range came {
+		if crowded = crowded || l.behind(e.path); !crowded {
+			e.opened, crowded = c.open(e.path, e.id)
+		}
+		if e.opened != nil {
+			l.setHave(e.id, true)
+			l.setHeld(e.id, true)
+		} else {
+			c.changed = true // tried again at the next scan
+			l.owe(e.id)
+		}
+		if e.opened != nil || crowded {
+			result = append(result, e)
+		}
+	}
+	return result
 }
 
 // makeRoom has lineages close what they can if files wait for descriptors.
@@ -437,32 +474,32 @@ func (c *scanner) origin(e found) string {
 	return lineageOf(e.path)
 }
 
-// open opens a file that was seen for the first time.
-func (c *scanner) open(path string, id fileID) *os.File {
+// open opens a file that was seen for the first time. If it cannot, it returns nil; crowded says that it is for want of descriptors.
+func (c *scanner) open(path string, id fileID) (f *os.File, crowded bool) {
 	f, err := c.r.openToHold(path)
 	if isCrowded(err) {
-		return nil
+		return nil, true
 	}
 	if err == nil {
 		var fi os.FileInfo
 		if fi, err = f.Stat(); err == nil && (idOf(fi) != id || !fi.Mode().IsRegular()) {
 			_ = f.Close() // replaced meanwhile
 			c.miss(path, id)
-			return nil
+			return nil, false
 		}
 		if err == nil {
 			c.r.ok(path)
 			c.r.held.Add(1) // until its lineage takes it
-			return f
+			return f, false
 		}
 		_ = f.Close()
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		c.miss(path, id)
-		return nil
+		return nil, false
 	}
 	c.r.fail(path, err)
-	return nil
+	return nil, false
 }
 
 // tellPacked says of files that the patterns match and that are compressed in another way than gzip or zstd, that they are not read, once
