@@ -11,10 +11,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/stacktrail/stacktrail/outputs/internal/template"
 	"github.com/stacktrail/stacktrail/outputs/internal/web"
 	"github.com/stacktrail/stacktrail/plugins/conf"
 	"github.com/stacktrail/stacktrail/plugins/event"
-	"github.com/stacktrail/stacktrail/plugins/schema"
 )
 
 // Config is the output's configuration.
@@ -181,69 +181,34 @@ func checkName(s string) error {
 
 // indexTemplate is a parsed index name.
 type indexTemplate struct {
-	parts []indexPart
+	parts []template.Part
 	// dated says that a date stands in it: then an event always goes to the same index, whenever it is sent.
 	dated bool
 }
 
-type indexPart struct {
-	text   string        // literal, if neither of the others is set
-	field  *schema.Field // of the schema
-	extra  string        // name of an extra field
-	code   byte          // of a date
-	column int
-}
+// makes is what a template makes names of, in messages.
+const makes = "name of an index"
 
 // parseIndex parses a configured index name. Errors name the column.
 func parseIndex(s string) (*indexTemplate, error) {
-	t := &indexTemplate{}
-	fields, length := 0, 0
-	for i := 0; i < len(s); {
-		column := utf8.RuneCountInString(s[:i]) + 1
-		switch {
-		case strings.HasPrefix(s[i:], "{{"):
-			end := strings.Index(s[i:], "}}")
-			if end < 0 {
-				return nil, fmt.Errorf("column %d: {{ without }}", column)
-			}
-			name := strings.TrimSpace(s[i+2 : i+end])
-			if name == "" || strings.ContainsAny(name, "{/% ") {
-				return nil, fmt.Errorf("column %d: between {{ and }} stands the name of a field, found %q", column, name)
-			}
-			p := indexPart{column: column, field: schema.Lookup(name)}
-			if p.field == nil {
-				p.extra = name
-			} else if p.field.Type == event.List || p.field.Type == event.Object {
-				return nil, fmt.Errorf("column %d: field %q holds a %s, which makes no name of an index", column, name, p.field.Type)
-			}
-			if fields++; fields > maxFields {
-				return nil, fmt.Errorf("column %d: more than %d fields", column, maxFields)
-			}
-			t.parts = append(t.parts, p)
+	parts, err := template.Parse(s, makes, maxFields)
+	if err != nil {
+		return nil, err
+	}
+	t := &indexTemplate{parts: parts}
+	length := 0
+	for i := range parts {
+		switch p := &parts[i]; {
+		case p.Field != "":
 			length += maxValue
-			i += end + 2
-		case s[i] == '%':
-			if i+1 == len(s) || !strings.ContainsRune("YmdHMj", rune(s[i+1])) {
-				return nil, fmt.Errorf("column %d: after %% stands one of Y m d H M j", column)
-			}
-			t.parts = append(t.parts, indexPart{code: s[i+1], column: column})
+		case p.Date != 0:
 			t.dated = true
 			length += 4
-			i += 2
 		default:
-			end := len(s) - i
-			for _, special := range []string{"%", "{{"} {
-				if at := strings.Index(s[i:], special); at >= 0 && at < end {
-					end = at
-				}
+			if err := checkName(p.Text); err != nil {
+				return nil, fmt.Errorf("column %d: %w", p.Column, err)
 			}
-			text := s[i : i+end]
-			if err := checkName(text); err != nil {
-				return nil, fmt.Errorf("column %d: %w", column, err)
-			}
-			t.parts = append(t.parts, indexPart{text: text, column: column})
-			length += len(text)
-			i += end
+			length += len(p.Text)
 		}
 	}
 	if c := s[0]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c < utf8.RuneSelf {
@@ -255,27 +220,10 @@ func parseIndex(s string) (*indexTemplate, error) {
 	return t, nil
 }
 
-// checkFields finds fields that nobody defines. Which ones there are beside the schema is known only in a pipeline.
+// checkFields finds fields that nobody defines.
 func (t *indexTemplate) checkFields(extra map[string]event.Kind) error {
-	for _, p := range t.parts {
-		if p.extra == "" {
-			continue
-		}
-		k, ok := extra[p.extra]
-		if !ok {
-			known := slices.Collect(maps.Keys(extra))
-			for _, f := range schema.Fields() {
-				known = append(known, f.Name)
-			}
-			msg := fmt.Sprintf("column %d: unknown field %q", p.column, p.extra)
-			if s := conf.Suggest(p.extra, known); s != "" {
-				msg += fmt.Sprintf(" (did you mean %q?)", s)
-			}
-			return conf.KeyError{Key: "index", Err: errors.New(msg)}
-		}
-		if k == event.List || k == event.Object {
-			return conf.KeyError{Key: "index", Err: fmt.Errorf("column %d: field %q holds a %s, which makes no name of an index", p.column, p.extra, k)}
-		}
+	if err := template.CheckFields(t.parts, makes, extra); err != nil {
+		return conf.KeyError{Key: "index", Err: err}
 	}
 	return nil
 }
@@ -285,8 +233,8 @@ func (t *indexTemplate) pattern() string {
 	var b strings.Builder
 	for _, p := range t.parts {
 		switch {
-		case p.text != "":
-			b.WriteString(p.text)
+		case p.IsText():
+			b.WriteString(p.Text)
 		case !strings.HasSuffix(b.String(), "*"):
 			b.WriteByte('*')
 		}
@@ -298,19 +246,12 @@ func (t *indexTemplate) pattern() string {
 func (t *indexTemplate) append(dst []byte, e *event.Event, at time.Time) []byte {
 	for i := range t.parts {
 		switch p := &t.parts[i]; {
-		case p.code != 0:
-			dst = appendDate(dst, p.code, at)
-		case p.field != nil:
-			if s := p.field.Text(e); s != nil {
-				dst = appendValue(dst, *s)
-			} else {
-				dst = appendValue(dst, p.field.Get(e).Text())
-			}
-		case p.extra != "":
-			v, _ := e.Get(p.extra)
-			dst = appendValue(dst, v.Text())
+		case p.Date != 0:
+			dst = appendDate(dst, p.Date, at)
+		case p.Field != "":
+			dst = appendValue(dst, p.Value(e))
 		default:
-			dst = append(dst, p.text...)
+			dst = append(dst, p.Text...)
 		}
 	}
 	return dst

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stacktrail/stacktrail/outputs/internal/template"
 	"github.com/stacktrail/stacktrail/outputs/internal/webtest"
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
@@ -726,7 +727,7 @@ func TestAnObjectWithNewlinesStaysOneDocument(t *testing.T) {
 	o := quick(t, 1)
 	evs := events("s", 0, 2)
 	evs[0].Set("attributes", event.ObjectValue("{\n\"a\":\n1}\n"))
-	for _, index := range []*indexTemplate{nil, {parts: []indexPart{{text: "x"}}}} {
+	for _, index := range []*indexTemplate{nil, {parts: []template.Part{{Text: "x"}}}} {
 		o.index = index
 		r := &request{}
 		r.begin(evs)

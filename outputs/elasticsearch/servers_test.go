@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stacktrail/stacktrail/outputs/internal/template"
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -507,7 +508,7 @@ func TestWithoutATemplateNothingIsMadeInTheDataStreamsPlace(t *testing.T) {
 func TestAWrongNameIsTheDestinationsFault(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *servers.Server) {
 		o := newOutput(t, indexConfig(s, s.Name(t, "x")))
-		o.index.parts = []indexPart{{text: "Capital"}} // what Validate would refuse
+		o.index.parts = []template.Part{{Text: "Capital"}} // what Validate would refuse
 		err := o.Write(t.Context(), events("s", 0, 3))
 		if err == nil || !strings.Contains(err.Error(), "invalid_index_name_exception") || o.failing() == nil {
 			t.Fatalf("%v, health says %v", err, o.failing())

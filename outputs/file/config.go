@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/stacktrail/stacktrail/outputs/internal/template"
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -73,27 +72,10 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// checkFields finds fields that nobody defines. Which ones there are beside the schema is known only in a pipeline.
-func checkFields(t *template, extra map[string]event.Kind) error {
-	for _, p := range t.parts {
-		if p.kind != partField || p.schema != nil {
-			continue
-		}
-		k, ok := extra[p.text]
-		if !ok {
-			known := slices.Collect(maps.Keys(extra))
-			for _, f := range schema.Fields() {
-				known = append(known, f.Name)
-			}
-			msg := fmt.Sprintf("column %d: unknown field %q", p.column, p.text)
-			if s := conf.Suggest(p.text, known); s != "" {
-				msg += fmt.Sprintf(" (did you mean %q?)", s)
-			}
-			return conf.KeyError{Key: "path", Err: errors.New(msg)}
-		}
-		if k == event.List || k == event.Object {
-			return conf.KeyError{Key: "path", Err: fmt.Errorf("column %d: field %q holds a %s, which makes no file name", p.column, p.text, k)}
-		}
+// checkFields finds fields that nobody defines.
+func checkFields(t *pathTemplate, extra map[string]event.Kind) error {
+	if err := template.CheckFields(t.parts, makes, extra); err != nil {
+		return conf.KeyError{Key: "path", Err: err}
 	}
 	return nil
 }
@@ -109,8 +91,8 @@ func (c Config) WrittenPaths() []string {
 	var paths []string
 	for _, sample := range []string{"x", "nova", "_"} { // a field can be anything, so a pattern is likely to match one of these
 		for _, p := range t.parts {
-			if p.kind == partField {
-				schema.Set(e, p.text, event.StringValue(sample))
+			if p.Field != "" {
+				schema.Set(e, p.Field, event.StringValue(sample))
 			}
 		}
 		p := filepath.Join(t.base, string(r.render(t, e, time.Now())))

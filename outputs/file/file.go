@@ -126,7 +126,7 @@ type output struct {
 	mu sync.Mutex
 
 	cfg      Config
-	template *template
+	template *pathTemplate
 	enc      *schema.Encoder
 	log      *slog.Logger
 	fail     func(string, error)

@@ -13,8 +13,8 @@ import (
 
 	"github.com/zeebo/xxh3"
 
+	"github.com/stacktrail/stacktrail/outputs/internal/template"
 	"github.com/stacktrail/stacktrail/plugins/event"
-	"github.com/stacktrail/stacktrail/plugins/schema"
 )
 
 const (
@@ -27,34 +27,21 @@ const (
 	maxFields   = 8
 )
 
-// template is a parsed path: a literal base directory, and what is below it.
-type template struct {
+// pathTemplate is a parsed path: a literal base directory, and what is below it.
+type pathTemplate struct {
 	base   string // absolute; nothing is ever written outside of it
-	parts  []part
+	parts  []template.Part
 	static bool // there are neither fields nor dates
 	step   time.Duration
 	// tailHasField says that the last component holds a value, which might look like the name of a file put aside.
 	tailHasField bool
 }
 
-type partKind uint8
-
-const (
-	partLiteral partKind = iota
-	partField
-	partDate
-)
-
-type part struct {
-	kind   partKind
-	text   string // the literal, or the field's name
-	schema *schema.Field
-	code   byte // of a date
-	column int  // in the configured path, from 1
-}
+// makes is what a template makes names of, in messages.
+const makes = "file name"
 
 // parseTemplate parses a configured path. Errors name the column.
-func parseTemplate(s string) (*template, error) {
+func parseTemplate(s string) (*pathTemplate, error) {
 	switch {
 	case !strings.HasPrefix(s, "/"):
 		return nil, errors.New("must be absolute")
@@ -66,96 +53,40 @@ func parseTemplate(s string) (*template, error) {
 	if i := strings.IndexFunc(s, unicode.IsControl); i >= 0 {
 		return nil, fmt.Errorf("column %d: control characters make no file name", utf8.RuneCountInString(s[:i])+1)
 	}
-	t := &template{static: true, step: 24 * time.Hour}
-	fields := 0
-	for i := 0; i < len(s); {
-		column := utf8.RuneCountInString(s[:i]) + 1
-		switch {
-		case strings.HasPrefix(s[i:], "{{"):
-			end := strings.Index(s[i:], "}}")
-			if end < 0 {
-				return nil, fmt.Errorf("column %d: {{ without }}", column)
-			}
-			name := strings.TrimSpace(s[i+2 : i+end])
-			if name == "" || strings.ContainsAny(name, "{/% ") {
-				return nil, fmt.Errorf("column %d: between {{ and }} stands the name of a field, found %q", column, name)
-			}
-			f := schema.Lookup(name)
-			if f != nil && (f.Type == event.List || f.Type == event.Object) {
-				return nil, fmt.Errorf("column %d: field %q holds a %s, which makes no file name", column, name, f.Type)
-			}
-			if fields++; fields > maxFields {
-				return nil, fmt.Errorf("column %d: more than %d fields", column, maxFields)
-			}
-			t.add(part{kind: partField, text: name, schema: f, column: column})
-			i += end + 2
-		case s[i] == '%':
-			if i+1 == len(s) {
-				return nil, fmt.Errorf("column %d: %% at the end; %%%% stands for a percent sign", column)
-			}
-			switch code := s[i+1]; code {
-			case '%':
-				t.literal("%", column)
-			case 'Y', 'm', 'd', 'j':
-				t.add(part{kind: partDate, code: code, column: column})
-			case 'H':
-				t.step = min(t.step, time.Hour)
-				t.add(part{kind: partDate, code: code, column: column})
-			case 'M':
-				t.step = time.Minute
-				t.add(part{kind: partDate, code: code, column: column})
-			default:
-				r, _ := utf8.DecodeRuneInString(s[i+1:])
-				return nil, fmt.Errorf("column %d: unknown %%%c; known are %%Y %%m %%d %%H %%M %%j and %%%%", column, r)
-			}
-			i += 2
-		default:
-			end := strings.IndexByte(s[i:], '%')
-			if b := strings.Index(s[i:], "{{"); b >= 0 && (end < 0 || b < end) {
-				end = b
-			}
-			if end < 0 {
-				end = len(s) - i
-			}
-			t.literal(s[i:i+end], column)
-			i += end
+	parts, err := template.Parse(s, makes, maxFields)
+	if err != nil {
+		return nil, err
+	}
+	t := &pathTemplate{parts: parts, static: true, step: 24 * time.Hour}
+	for i := range parts {
+		t.static = t.static && parts[i].IsText()
+		switch parts[i].Date {
+		case 'H':
+			t.step = min(t.step, time.Hour)
+		case 'M':
+			t.step = time.Minute
 		}
 	}
 	return t, t.confine()
 }
 
-func (t *template) literal(s string, column int) {
-	if n := len(t.parts); n > 0 && t.parts[n-1].kind == partLiteral {
-		t.parts[n-1].text += s
-		return
-	}
-	t.parts = append(t.parts, part{kind: partLiteral, text: s, column: column})
-}
-
-func (t *template) add(p part) {
-	t.parts = append(t.parts, p)
-	t.static = false
-}
-
 // confine cuts the literal base off the template.
-func (t *template) confine() error {
+func (t *pathTemplate) confine() error {
 	for _, p := range t.parts {
-		if p.kind == partLiteral {
-			for c := range strings.SplitSeq(p.text, "/") {
-				if c == ".." {
-					return fmt.Errorf("column %d: .. is not allowed", p.column)
-				}
-				if len(c) > maxName {
-					return fmt.Errorf("column %d: a name must not be longer than %d bytes", p.column, maxName)
-				}
+		for c := range strings.SplitSeq(p.Text, "/") {
+			if c == ".." {
+				return fmt.Errorf("column %d: .. is not allowed", p.Column)
+			}
+			if len(c) > maxName {
+				return fmt.Errorf("column %d: a name must not be longer than %d bytes", p.Column, maxName)
 			}
 		}
 	}
 	first := &t.parts[0]
-	cut := strings.LastIndexByte(first.text, '/')
-	t.base = filepath.Clean("/" + first.text[:cut])
-	first.text = first.text[cut+1:]
-	if first.text == "" {
+	cut := strings.LastIndexByte(first.Text, '/')
+	t.base = filepath.Clean("/" + first.Text[:cut])
+	first.Text = first.Text[cut+1:]
+	if first.Text == "" {
 		t.parts = t.parts[1:]
 	}
 	if t.base == "/" && !t.static {
@@ -163,9 +94,9 @@ func (t *template) confine() error {
 	}
 	for _, p := range t.parts {
 		switch {
-		case p.kind == partField:
+		case p.Field != "":
 			t.tailHasField = true
-		case p.kind == partLiteral && strings.Contains(p.text, "/"):
+		case strings.Contains(p.Text, "/"):
 			t.tailHasField = false
 		}
 	}
@@ -179,22 +110,20 @@ type renderer struct {
 	date [6][]byte
 }
 
-const dateCodes = "YmdHMj"
-
 // render returns the event's path below the base. Values are made safe: each stays within one component.
-func (r *renderer) render(t *template, e *event.Event, at time.Time) []byte {
+func (r *renderer) render(t *pathTemplate, e *event.Event, at time.Time) []byte {
 	dst := r.buf[:0]
 	component := 0
 	for i := range t.parts {
 		p := &t.parts[i]
-		switch p.kind {
-		case partField:
-			dst = appendSafe(dst, valueText(p, e))
-		case partDate:
+		switch {
+		case p.Field != "":
+			dst = appendSafe(dst, p.Value(e))
+		case p.Date != 0:
 			r.dates(t, at)
-			dst = append(dst, r.date[strings.IndexByte(dateCodes, p.code)]...)
+			dst = append(dst, r.date[strings.IndexByte(template.Dates, p.Date)]...)
 		default:
-			text := p.text
+			text := p.Text
 			for {
 				slash := strings.IndexByte(text, '/')
 				if slash < 0 {
@@ -229,18 +158,6 @@ func endComponent(dst []byte, from int) []byte {
 	return dst
 }
 
-func valueText(p *part, e *event.Event) string {
-	if p.schema != nil {
-		if s := p.schema.Text(e); s != nil {
-			return *s
-		}
-		v := p.schema.Get(e)
-		return v.Text()
-	}
-	v, _ := e.Get(p.text)
-	return v.Text()
-}
-
 // appendSafe appends a value as a part of a name: slashes, control characters and invalid UTF-8 become underscores, as does
 // an empty value and one that leads up.
 func appendSafe(dst []byte, s string) []byte {
@@ -272,7 +189,7 @@ func appendSafe(dst []byte, s string) []byte {
 }
 
 // dates renders the date codes, once for each step of the clock.
-func (r *renderer) dates(t *template, at time.Time) {
+func (r *renderer) dates(t *pathTemplate, at time.Time) {
 	step := int64(t.step / time.Second)
 	unit := at.Unix() / step
 	if at.Unix()%step < 0 {
@@ -289,10 +206,10 @@ func (r *renderer) dates(t *template, at time.Time) {
 }
 
 // values appends what the event's fields contribute to its path: what max_paths counts.
-func (t *template) values(dst []byte, e *event.Event) []byte {
+func (t *pathTemplate) values(dst []byte, e *event.Event) []byte {
 	for i := range t.parts {
-		if t.parts[i].kind == partField {
-			dst = append(appendSafe(dst, valueText(&t.parts[i], e)), '/')
+		if p := &t.parts[i]; p.Field != "" {
+			dst = append(appendSafe(dst, p.Value(e)), '/')
 		}
 	}
 	return dst
