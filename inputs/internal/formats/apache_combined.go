@@ -83,6 +83,9 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 	if !more {
 		size, rest = rest, ""
 	}
+	if proxy && len(size) > 1 && size[0] == '+' {
+		l.soFar, size = true, size[1:]
+	}
 	if l.size, l.hasSize = digits(size); !l.hasSize && size != "-" && size != "" {
 		return p.parts(apacheCombined, atSize, s[len(s)-len(rest)-len(size):])
 	}
@@ -138,6 +141,7 @@ type apacheLine struct {
 	hasStatus           bool
 	size                int64
 	hasSize             bool
+	soFar               bool // HAProxy: the size is no total
 	timed               bool // a number stands behind the size
 	micros              int64
 	hasMicros           bool
@@ -205,7 +209,13 @@ func (p *Parser) apacheCommon(l *apacheLine, e *event.Event, f format, peer bool
 		req = p.unescape(req) // HAProxy's escapes are its own
 	}
 	if !request(e, req) && f != haproxyCLF && f != swiftStorageLog {
-		p.setRequestText(e, `{"apache_request":`, l.request)
+		key := `{"apache_request":`
+		if f == nginxCombined || f == nginxSkylineLog {
+			key = `{"nginx_request":`
+		}
+		if l.request != "" {
+			p.setRequestText(e, key, l.request)
+		}
 	}
 	if l.hasStatus {
 		setStatus(e, l.status)
@@ -232,6 +242,9 @@ func (p *Parser) apacheCombined(l *apacheLine, e *event.Event, ref, ua, tail str
 	if l.iso {
 		return Unparsed
 	}
+	if isStorageServer(p.env.from.program) {
+		return p.apacheCut(l.request, l, e)
+	}
 	f := apacheCombined
 	switch {
 	case l.vhost != "":
@@ -239,13 +252,14 @@ func (p *Parser) apacheCombined(l *apacheLine, e *event.Event, ref, ua, tail str
 	case p.nginx():
 		f = nginxCombined
 	}
+	upstream := ""
 	if tail != "" {
-		took, upstream, ok := nginxTail(tail)
+		took, times, ok := nginxTail(tail)
 		switch n, micro := apacheMicros(tail); {
 		case micro:
 			took = micros(n)
 		case ok:
-			f = nginxCombined
+			f, upstream = nginxCombined, times
 		default:
 			return p.parts(f, atTail, tail)
 		}
@@ -253,9 +267,6 @@ func (p *Parser) apacheCombined(l *apacheLine, e *event.Event, ref, ua, tail str
 			return Unparsed
 		}
 		e.SetDuration(took)
-		if upstream != "" {
-			p.setRequestText(e, `{"nginx_upstream_time":`, upstream)
-		}
 	}
 	if !p.enabled(f) {
 		return Unparsed
@@ -271,8 +282,18 @@ func (p *Parser) apacheCombined(l *apacheLine, e *event.Event, ref, ua, tail str
 		if l.hasSize {
 			e.SetBool(event.BoolSizeIncludesHeaders, false)
 		}
+		if upstream != "" {
+			p.setUpstream(upstream, l, e)
+		}
 	}
 	return Access
+}
+
+// isDummy knows Apache's requests to itself, which wake its processes. Nobody asked for anything. Any client can send that name:
+// only the host's own addresses are believed, or none, where a header stands for it.
+func isDummy(e *event.Event) bool {
+	return e.Method == "OPTIONS" && e.Path == "*" && strings.HasSuffix(e.UserAgent, "(internal dummy connection)") &&
+		(e.Client == "::1" || e.Client == "127.0.0.1" || e.Client == "")
 }
 
 // apacheMicros reads ` N(us)` or ` Nμs`.
@@ -301,6 +322,8 @@ func (p *Parser) apacheCut(req string, l *apacheLine, e *event.Event) Verdict {
 		f = apacheKolla
 	case p.env.from.program == "haproxy":
 		f = haproxyCLF
+	case isStorageServer(p.env.from.program):
+		f = swiftStorageLog
 	case l.vhost != "":
 		f = apacheVhost
 	case p.nginx():
@@ -333,6 +356,9 @@ func (p *Parser) apacheCut(req string, l *apacheLine, e *event.Event) Verdict {
 		p.setVhost(l, e)
 	case nginxCombined:
 		e.TimestampBasis = basisEnd
+	case swiftStorageLog:
+		p.storageRequest(l, e)
+		p.fillSwift(e)
 	}
 	e.Plain = false
 	p.setCut(e)

@@ -26,6 +26,15 @@ func (c *cursor) lit(t string) {
 	c.i += len(t)
 }
 
+// plus takes a plus sign if there is one.
+func (c *cursor) plus() bool {
+	if c.bad || c.i == len(c.s) || c.s[c.i] != '+' {
+		return false
+	}
+	c.i++
+	return true
+}
+
 // num takes a number of 1 to 18 digits, with a sign if it has one.
 func (c *cursor) num() int64 {
 	if c.bad {

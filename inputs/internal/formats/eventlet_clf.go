@@ -157,8 +157,11 @@ func (p *Parser) cutCLF(e *event.Event, req string) bool {
 	if i := strings.LastIndexByte(req, '"'); i >= 0 {
 		c := cursor{s: req, i: i + 1}
 		c.lit(" ")
-		c.num()
+		status := c.num()
 		c.lit(" ")
+		if !c.bad && (status < 100 || status > 999) {
+			return false
+		}
 		c.num()
 		c.lit(" ")
 		c.num()

@@ -49,7 +49,7 @@ func TestExplanationNamesEnvelopesAndWhereALineParts(t *testing.T) {
 func TestReasonsAreFewAndHoldNoText(t *testing.T) {
 	known := map[string]bool{
 		"": true, ReasonNoFormat: true, ReasonNotEnabled: true, ReasonBadTime: true, ReasonOslo: true, ReasonTraceback: true, ReasonContinuation: true,
-		ReasonStartDone: true, ReasonCADF: true, ReasonWSGIRef: true, ReasonJSON: true, ReasonApacheError: true, ReasonUWSGI: true, ReasonHAProxy: true,
+		ReasonStartDone: true, ReasonCADF: true, ReasonWSGIRef: true, ReasonJSON: true, ReasonApacheError: true, ReasonApacheDummy: true, ReasonUWSGI: true, ReasonHAProxy: true,
 		ReasonHAProxyTCP: true, ReasonPebble: true, ReasonSyslog: true, ReasonTail: true, ReasonBlank: true,
 	}
 	for _, f := range nearReasons {

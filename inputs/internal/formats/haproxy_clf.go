@@ -15,8 +15,9 @@ import (
 //	STATE ACT FE BE SRV RETRIES SRVQUEUE BEQUEUE "REQ-COOKIE" "RESP-COOKIE" REQUEST-HEADERS RESPONSE-HEADERS
 //
 // Source: HAProxy src/log.c, clf_http_log_format. The time is the request's start, in whole seconds and UTC; MS is the
-// fraction of another time, the accept, so it is no part of it. Timers are milliseconds, BYTES counts headers too. Lines are cut
-// at 1,024 bytes: what is not whole is left out, and the record is truncated.
+// fraction of another time, the accept, so it is no part of it. Timers are milliseconds, BYTES counts headers too; with option
+// logasap Ta and BYTES begin with + and are no totals. A + at RETRIES is a redispatch. Lines are cut at 1,024 bytes: what is not
+// whole is left out, and the record is truncated.
 func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict {
 	if l.iso {
 		return Unparsed
@@ -39,14 +40,18 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	server := c.text()
 	serverOK := !c.bad
 	var timers [5]int64
+	more := l.soFar // figures are not final
 	for k := range timers {
+		more = c.plus() || more
 		timers[k] = c.num()
 		c.lit(" ")
 	}
 	timersOK := !c.bad
 	state := c.word()
 	var conns [5]int64
+	redispatched := false
 	for k := range conns {
+		redispatched = k == 4 && c.plus()
 		conns[k] = c.num()
 		c.lit(" ")
 	}
@@ -62,6 +67,9 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 		return p.parts(haproxyCLF, atTail, rest[c.i:])
 	}
 
+	if more {
+		l.hasSize, timers[4] = false, -1
+	}
 	p.apacheCommon(l, e, haproxyCLF, true)
 	if l.hasSize {
 		e.SetBool(event.BoolSizeIncludesHeaders, true)
@@ -108,6 +116,12 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	if countsOK {
 		a = event.AppendString(append(a, `,"haproxy_termination_state":`...), state)
 		a = haproxyCounts(a, &conns, srvQueue, backQueue)
+		if redispatched {
+			a = append(a, `,"haproxy_redispatched_bool":true`...)
+		}
+	}
+	if more {
+		a = number(append(a, `,"haproxy_bytes_so_far_int":`...), l.size)
 	}
 	if !cut {
 		if reqCookie != "" {

@@ -100,11 +100,16 @@ func (p *Parser) nginxSkyline(s string, q int, l *apacheLine, e *event.Event) Ve
 		p.clients(e, f, false)
 	}
 	if upstream != "-" {
-		a := event.AppendString(append(p.attr(), `,"nginx_upstream_time":`...), upstream)
-		if e.Method == "" {
-			a = event.AppendString(append(a, `,"apache_request":`...), req)
-		}
-		p.done(a, e)
+		p.setUpstream(upstream, l, e)
 	}
 	return Access
+}
+
+// setUpstream keeps how long the upstream took, beside a request that is none.
+func (p *Parser) setUpstream(took string, l *apacheLine, e *event.Event) {
+	a := event.AppendString(append(p.attr(), `,"nginx_upstream_time":`...), took)
+	if e.Method == "" && l.request != "" {
+		a = event.AppendString(append(a, `,"nginx_request":`...), l.request)
+	}
+	p.done(a, e)
 }

@@ -263,6 +263,7 @@ const (
 	ReasonJSON         = "json"             // a JSON object
 	ReasonApacheError  = "apache-error-log" // a line of Apache's error log, whatever stands in it
 	ReasonUWSGI        = "uwsgi-other"      // uWSGI about itself
+	ReasonApacheDummy  = "apache-dummy"     // Apache waking its own processes
 	ReasonHAProxy      = "haproxy-other"    // HAProxy about itself
 	ReasonHAProxyTCP   = "haproxy-tcp"      // a connection without HTTP data
 	ReasonPebble       = "pebble"           // a container's init
@@ -293,6 +294,11 @@ func (p *Parser) Parse(line []byte, e *event.Event, a *event.Arena) Verdict {
 	v := p.parse(s, e)
 	if v != Access {
 		v = p.uncoloured(s, e, v)
+	}
+	if v == Access && isDummy(e) {
+		at := e.Time
+		wipe(e)
+		v, e.Time, p.reason = Service, at, ReasonApacheDummy
 	}
 	p.doubt(s, e, v)
 	if p.open > 0 && v != Unparsed {

@@ -156,17 +156,22 @@ func isAlien(project, home string) bool {
 	return project != "" && home != "" && project != home && (project != "nova" || home != "placement") && (project != "placement" || home != "nova")
 }
 
-// unproved marks lines with an identity where none was proved, of services of which it is not known that they log that right: they
-// have the same libraries as those of which it is known that they do not.
+// unproved marks lines with an identity where none was proved. On a 401 what stands in front of a service names the user that the
+// client claimed to be. The rest is for services of which it is not known that they log that right: they have the same libraries as
+// those of which it is known that they do not.
 func unproved(e *event.Event) {
-	switch e.Service {
-	case "nova", "neutron", "glance", "cinder", "placement", "keystone", "swift":
-		return // unverified decides
-	}
 	if e.User == "" && e.ProjectID == "" {
 		return
 	}
-	if e.Status == 401 && e.Has&event.HasStatus != 0 || e.Method == "OPTIONS" || isVersionPath(e.Path) {
+	refused := e.Status == 401 && e.Has&event.HasStatus != 0
+	switch e.Service {
+	case "nova", "neutron", "glance", "cinder", "placement", "keystone", "swift":
+		if refused && e.Logger == "" {
+			e.SetBool(event.BoolIdentityUnverified, true)
+		}
+		return // for the service's own log unverified decides
+	}
+	if refused || e.Method == "OPTIONS" || isVersionPath(e.Path) {
 		e.SetBool(event.BoolIdentityUnverified, true)
 	}
 }

@@ -128,12 +128,15 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 	}
 	access(e, swiftProxyLog, basisEnd)
 	p.fillSwift(e)
+	p.swiftAttributes(e, &f)
+	return Access
+}
+
+// swiftAttributes keeps what the schema has no field for.
+func (p *Parser) swiftAttributes(e *event.Event, f *[swiftFields]string) {
 	a := p.attr()
 	if r := present(f[swRemote]); r != "" {
 		a = event.AppendString(append(a, `,"swift_remote_address":`...), r)
-	}
-	if v, ok := digits(f[swReceived]); ok {
-		a = number(append(a, `,"swift_bytes_received_int":`...), v)
 	}
 	for i, key := range swiftTexts {
 		if key != "" && f[i] != "" && f[i] != "-" {
@@ -141,7 +144,6 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 		}
 	}
 	p.done(a, e)
-	return Access
 }
 
 // swiftTexts are the fields that become attributes as they are.
@@ -176,6 +178,7 @@ func (p *Parser) swiftShort(e *event.Event, f *[swiftFields]string, n int, rest 
 	access(e, swiftProxyLog, basisEnd)
 	p.fillSwift(e)
 	p.setCut(e)
+	p.swiftAttributes(e, f)
 	return Access
 }
 
@@ -192,6 +195,9 @@ func (p *Parser) swiftRequest(e *event.Event, f *[swiftFields]string) {
 	e.Referer = p.percent(present(f[swReferer]))
 	e.UserAgent = p.percent(present(f[swAgent]))
 	e.RequestID = present(f[swTransaction])
+	if received, ok := digits(f[swReceived]); ok {
+		e.Set("request_body_size_int", event.IntValue(received))
+	}
 }
 
 // fillSwift sets the origin of swift's own lines.
