@@ -234,13 +234,18 @@ func verify(t testing.TB, writers []*writer, paths ...string) verdict {
 
 // arrivals counts the lines of a growing output file.
 type arrivals struct {
-	path string
-	at   int64
-	n    int
+	path  string
+	at    int64
+	n     int
+	whole time.Time // when it was counted from the beginning
 }
 
-// lines returns how many whole lines there are by now.
+// lines returns how many whole lines there are by now. An agent that starts may cut the file back and write it again, so it is counted
+// anew every second.
 func (a *arrivals) lines() int {
+	if now := time.Now(); now.Sub(a.whole) > time.Second {
+		a.at, a.n, a.whole = 0, 0, now
+	}
 	f, err := os.Open(a.path)
 	if err != nil {
 		return a.n
