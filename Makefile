@@ -9,7 +9,7 @@ LDFLAGS := -X github.com/stacktrail/stacktrail/agent.version=$(VERSION)
 GOFUMPT  := $(GO) run mvdan.cc/gofumpt@v0.12.0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: default build demo test unit race scripts kill fuzz bench soak generate lint fmt fmt-check vet install clean need-go need-test
+.PHONY: default build demo test unit race scripts kill fuzz bench soak generate check lint fmt fmt-check vet install clean need-go need-test
 
 default: fmt-check vet lint unit
 
@@ -58,9 +58,14 @@ soak: need-test build
 	STACKTRAIL_SEEDS=50 STACKTRAIL_KILL_MB=100 STACKTRAIL_BACKLOG_MB=1000 STACKTRAIL_CHURN=10000 STACKTRAIL_CUTS=10 STACKTRAIL_PLAYS=10 STACKTRAIL_FAST_MB=1000 \
 	$(GO) test -count=1 -v -timeout 180m -tags blackbox -run "$(SOAK)" ./test/scripts/...
 
-# READMEs of the plugins, configs/reference and configs/schema.json, from the code. A test fails when they are stale.
+# READMEs of the plugins, configs/reference, configs/schema.json and plugins/api.txt, from the code. Tests fail when they are stale.
 generate: need-go
 	$(GO) test -count=1 -run '^TestGeneratedFilesAreFresh$$' ./agent -update
+	$(GO) test -count=1 -run '^TestAPIListingIsThatOfTheCode$$' ./plugins -update
+
+# Just these tests: is what is made from the code fresh, and is the API still what plugins are written against?
+check: need-go
+	$(GO) test -count=1 -run '^TestGeneratedFilesAreFresh$$|^TestAPIListingIsThatOfTheCode$$' ./agent ./plugins
 
 lint: need-go
 	$(GOLANGCI) run ./...

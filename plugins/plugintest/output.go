@@ -4,204 +4,346 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
-	"testing"
 
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
-// Output proves an output: it keeps nothing of what Write showed it and changes nothing, returns soon when its context is done,
-// answers with indexes that exist, works from eight goroutines at once (unless it is a Committer), goes back to its
-// tokens (if it is one), and leaves no goroutine behind. With Observe, what stands at the far end is compared too.
-func Output(t testing.TB, spec plugins.Spec, cfg any, opts ...Option) {
+// Output proves an output: it keeps nothing of what Write showed it and changes nothing, ends with its context, answers with indexes
+// that exist, works from eight goroutines at once (unless it is a Committer), goes back to its tokens (if it is one), and neither grows
+// without bound nor leaves a goroutine behind. With Observe, what stands at the far end is compared too.
+func Output(t TB, spec plugins.Spec, cfg any, opts ...Option) {
 	t.Helper()
-	o := collect(opts)
-	leaks := Leaks(t)
-	plain := writeAll(t, spec, cfg, o, false)
-	poisoned := writeAll(t, spec, cfg, o, true)
-	if !bytes.Equal(plain, poisoned) {
-		t.Errorf("Write kept something of its events: with the arena overwritten after each call the far end has\n%s\ninstead of\n%s", short(poisoned), short(plain))
-	}
-	checkContext(t, spec, cfg, o)
-	checkWorkers(t, spec, cfg, o)
-	checkTokens(t, spec, cfg, o)
-	leaks()
+	s := newSuite(t, spec, cfg, opts)
+	before := goroutines()
+	plain := s.writePlain()
+	s.checkSpoiled(plain)
+	s.checkWorkers()
+	s.checkTokens()
+	// From here on nobody looks at the far end: Observe may stand for one that all instances share.
+	s.checkReleased()
+	s.checkWriteContext()
+	s.checkLeaks(before)
+	s.checkGrowth(s.outputGrowth)
 }
 
-func short(p []byte) []byte { return p[:min(len(p), 2000)] }
+func (s *suite) output(cfg any, dir string) plugins.Output {
+	s.Helper()
+	return s.opened(s.make(cfg, dir))
+}
 
-// write calls Write and checks its answer.
-func write(ctx context.Context, t testing.TB, out plugins.Output, b *event.Batch) error {
-	t.Helper()
+// opened opens the output that an instance holds.
+func (s *suite) opened(in Instance) plugins.Output {
+	s.Helper()
+	out := as[plugins.Output](s, in)
+	s.start(out)
+	return out
+}
+
+func (s *suite) restore(out plugins.Output) {
+	s.Helper()
+	if c, ok := out.(plugins.Committer); ok {
+		if err := guard(func() error { _, err := c.Restore(nil); return err }); err != nil {
+			s.Fatalf("%s: Restore: %v", RuleUndo, err)
+		}
+	}
+}
+
+func (s *suite) look(dir string) []byte {
+	if s.observe == nil {
+		return nil
+	}
+	return s.observe(dir)
+}
+
+// pointers lists a batch's events as an output gets them.
+func pointers(b *event.Batch) []*event.Event {
+	var all []*event.Event
+	for i := range b.Events {
+		all = append(all, &b.Events[i])
+	}
+	return all
+}
+
+// write calls Write and checks its answer and that nothing changed.
+func (s *suite) write(ctx context.Context, out plugins.Output, b *event.Batch) error {
+	s.Helper()
 	events := pointers(b)
 	before := Encode(b)
-	err := out.Write(ctx, events)
+	err := guard(func() error { return out.Write(ctx, events) })
 	if Encode(b) != before {
-		t.Errorf("Write changed its events")
+		s.broken(RuleUnchanged, "Write changed its events")
 	}
 	for i, e := range events {
 		if e != &b.Events[i] {
-			t.Errorf("Write changed the slice of events at %d", i)
+			s.broken(RuleUnchanged, "Write changed the slice of events at %d", i)
 			break
 		}
 	}
 	if partial, ok := errors.AsType[*plugins.PartialError](err); ok {
-		if len(partial.Failed) == 0 {
-			t.Errorf("Write returned a PartialError without a failed event")
-		}
-		for i, cause := range partial.Failed {
-			if i < 0 || i >= len(events) {
-				t.Errorf("Write returned a PartialError with index %d for %d events", i, len(events))
-			}
-			if cause == nil {
-				t.Errorf("Write returned a PartialError without a cause for event %d", i)
-			}
-		}
+		s.checkPartial(partial, len(events))
 	}
 	return err
 }
 
-func output(t testing.TB, spec plugins.Spec, cfg any, o *options, dir string) (Instance, plugins.Output) {
-	t.Helper()
-	in := build(t, spec, cfg, o, dir)
-	out, ok := in.Plugin.(plugins.Output)
-	if !ok {
-		t.Fatalf("%q makes no Output", spec.Name)
+// writeWell calls Write, which has no reason to fail. A PartialError that makes no sense was said already.
+func (s *suite) writeWell(out plugins.Output, b *event.Batch, when string) (ok bool) {
+	s.Helper()
+	err := s.write(context.Background(), out, b)
+	if err != nil && !s.has(RuleIndex) {
+		s.broken(RuleWorks, "Write%s: %v", when, err)
 	}
-	start(t, out)
-	return in, out
+	return err == nil
 }
 
-func restore(t testing.TB, out plugins.Output, token []byte) {
-	t.Helper()
-	if c, ok := out.(plugins.Committer); ok {
-		if _, err := c.Restore(token); err != nil {
-			t.Fatalf("Restore: %v", err)
+func (s *suite) checkPartial(p *plugins.PartialError, n int) {
+	s.Helper()
+	if len(p.Failed) == 0 {
+		s.broken(RuleIndex, "Write returned a PartialError without a failed event")
+	}
+	for i, cause := range p.Failed {
+		if i < 0 || i >= n {
+			s.broken(RuleIndex, "Write returned a PartialError with index %d for %d events", i, n)
+		}
+		if cause == nil {
+			s.broken(RuleIndex, "Write returned a PartialError without a cause for event %d", i)
 		}
 	}
 }
 
-func writeAll(t testing.TB, spec plugins.Spec, cfg any, o *options, poison bool) []byte {
-	t.Helper()
-	in, out := output(t, spec, cfg, o, t.TempDir())
-	restore(t, out, nil)
-	for _, b := range o.batches() {
-		if err := write(context.Background(), t, out, b); err != nil {
-			t.Errorf("Write: %v", err)
-		}
-		if poison {
-			spoil(b)
+// writePlain writes the samples and returns what then stands at the far end.
+func (s *suite) writePlain() []byte {
+	s.Helper()
+	dir := s.TempDir()
+	out := s.output(s.cfg, dir)
+	s.restore(out)
+	for _, b := range s.batches() {
+		if !s.writeWell(out, b, "") {
+			break
 		}
 	}
-	stop(t, out)
-	if o.observe == nil {
-		return nil
-	}
-	return o.observe(in.Dir)
+	s.stop(out)
+	return s.look(dir)
 }
 
-func checkContext(t testing.TB, spec plugins.Spec, cfg any, o *options) {
-	t.Helper()
-	_, out := output(t, spec, cfg, o, t.TempDir())
-	restore(t, out, nil)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	b := o.batches()[0]
-	if !call(func() { _ = write(ctx, t, out, b) }, prompt) { // an answer of nil is fine if all is written
-		t.Errorf("Write goes on %v after its context is done", prompt)
-		return // it still runs: Close would wait for it
+// checkSpoiled overwrites each batch after its call and then lets go of it: nobody may miss it.
+func (s *suite) checkSpoiled(plain []byte) {
+	s.Helper()
+	if s.has(RuleWorks, RuleIndex) {
+		return
 	}
-	stop(t, out)
+	dir := s.TempDir()
+	out := s.output(s.cfg, dir)
+	s.restore(out)
+	for i := range s.batches() {
+		s.writeAndSpoil(out, i)
+	}
+	s.stop(out)
+	if spoiled := s.look(dir); !bytes.Equal(plain, spoiled) {
+		s.broken(RuleKept, "with the arena overwritten after each call the far end has\n%s\ninstead of\n%s", short(spoiled), short(plain))
+	}
 }
 
-func checkWorkers(t testing.TB, spec plugins.Spec, cfg any, o *options) {
-	t.Helper()
-	_, out := output(t, spec, cfg, o, t.TempDir())
-	if _, committer := out.(plugins.Committer); !committer {
-		const workers = 8
-		var wg sync.WaitGroup
-		for range workers {
-			wg.Go(func() {
-				for _, b := range o.batches() {
-					if err := write(context.Background(), t, out, b); err != nil {
-						t.Errorf("Write, one of %d at the same time: %v", workers, err)
+// checkReleased writes two rounds: after the second nobody may still have anything of the first. (Room that is used again for each
+// call may keep what it held until then.)
+func (s *suite) checkReleased() {
+	s.Helper()
+	if s.has(RuleWorks, RuleIndex) {
+		return
+	}
+	out := s.output(s.cfg, s.TempDir())
+	defer s.stop(out)
+	s.restore(out)
+	var first traces
+	for round := range 2 {
+		for i := range s.batches() {
+			if left := s.writeAndSpoil(out, i); round == 0 {
+				first = append(first, left...)
+			}
+		}
+	}
+	s.checkGone(first)
+}
+
+// writeAndSpoil is a function of its own so that nothing of the batch stays on the stack of the suite.
+func (s *suite) writeAndSpoil(out plugins.Output, i int) traces {
+	s.Helper()
+	b := s.batches()[i]
+	left := trace(b)
+	s.writeWell(out, b, "")
+	spoil(b)
+	return left
+}
+
+// checkWriteContext calls with a context that is done, and ends the context of a call that is stuck. An answer of nil is fine if all is
+// written.
+func (s *suite) checkWriteContext() {
+	s.Helper()
+	s.endsWithContext("Write", func(ctx context.Context, cfg any) (func(), func()) {
+		out := s.output(cfg, s.TempDir())
+		s.restore(out)
+		b := s.batches()[0]
+		return func() { _ = s.write(ctx, out, b) }, func() { s.stop(out) }
+	})
+}
+
+// checkWorkers writes from several goroutines: but for the order the far end has what it has when one writes all.
+func (s *suite) checkWorkers() {
+	s.Helper()
+	if s.has(RuleWorks) {
+		return
+	}
+	one, committer := s.writeBy(1)
+	if committer {
+		s.Logf("%s: not tried, for a Committer has one writer", RuleWorkers)
+		return
+	}
+	many, _ := s.writeBy(workers)
+	if !bytes.Equal(one, many) && !s.has(RuleWorkers) {
+		s.broken(RuleWorkers, "with %d writers at the same time the far end has, sorted,\n%s\nand with one\n%s", workers, short(many), short(one))
+	}
+}
+
+// writeBy writes the samples several times, so many at once, and returns what the far end then has, sorted.
+func (s *suite) writeBy(atOnce int) (sorted []byte, committer bool) {
+	s.Helper()
+	dir := s.TempDir()
+	out := s.output(s.cfg, dir)
+	defer s.stop(out)
+	if _, committer = out.(plugins.Committer); committer {
+		return nil, true
+	}
+	var wg sync.WaitGroup
+	for range atOnce {
+		wg.Go(func() {
+			for range workers / atOnce {
+				for _, b := range s.batches() {
+					if err := s.write(context.Background(), out, b); err != nil && !s.has(RuleIndex) {
+						s.broken(RuleWorkers, "Write, one of %d at the same time: %v", atOnce, err)
 					}
-					spoil(b)
 				}
-			})
-		}
-		wg.Wait()
+			}
+		})
 	}
-	stop(t, out)
+	wg.Wait()
+	return sortText(s.look(dir)), false
+}
+
+// sortText brings text into an order that does not depend on who wrote first: that of its lines, and where it is not made of lines that
+// of its bytes.
+func sortText(p []byte) []byte {
+	if !bytes.HasSuffix(p, []byte("\n")) {
+		p = bytes.Clone(p)
+		slices.Sort(p)
+		return p
+	}
+	lines := slices.SortedFunc(bytes.Lines(p), bytes.Compare)
+	return bytes.Join(lines, nil)
 }
 
 // checkTokens writes, takes a token, writes more, and restores from the token on a new instance: what stands at the far end
 // after the rest is written again must be what one run without a crash leaves.
-func checkTokens(t testing.TB, spec plugins.Spec, cfg any, o *options) {
-	t.Helper()
-	dir := t.TempDir()
-	in, out := output(t, spec, cfg, o, dir)
+func (s *suite) checkTokens() {
+	s.Helper()
+	dir := s.TempDir()
+	in := s.make(s.cfg, dir)
+	out := s.opened(in)
 	c, ok := out.(plugins.Committer)
-	if !ok {
-		stop(t, out)
+	if !ok || s.has(RuleWorks) {
+		s.stop(out)
 		return
 	}
-	restore(t, out, nil)
-	batches := o.batches()
+	s.restore(out)
+	batches := s.batches()
 	half := len(batches) / 2
-	token := func() []byte {
-		p, err := c.Token()
-		if err != nil {
-			t.Fatalf("Token: %v", err)
-		}
-		return p
-	}
-	token()
+	s.token(c)
 	for _, b := range batches[:half] {
-		if err := write(context.Background(), t, out, b); err != nil {
-			t.Errorf("Write: %v", err)
-		}
+		s.writeWell(out, b, "")
 	}
-	tok := token()
-	atToken := o.look(in.Dir)
+	tok := s.token(c)
+	atToken := s.look(dir)
 	for _, b := range batches[half:] {
-		if err := write(context.Background(), t, out, b); err != nil {
-			t.Errorf("Write: %v", err)
-		}
+		s.writeWell(out, b, "")
 	}
-	whole := o.look(in.Dir)
-	stop(t, out)
+	whole := s.look(dir)
+	s.stop(out)
 
-	o2 := *o
-	o2.prepare = nil
-	_, out = output(t, spec, cfg, &o2, dir)
-	cut, err := out.(plugins.Committer).Restore(tok)
+	c = as[plugins.Committer](s, s.build(s.cfg, dir, nil)) // Prepare is for the first one
+	s.start(c)
+	cut, err := c.Restore(tok)
 	if err != nil {
-		t.Fatalf("Restore: %v", err)
+		s.Fatalf("%s: Restore: %v", RuleUndo, err)
 	}
-	if o.observe != nil {
+	if s.observe != nil {
 		if cut <= 0 {
-			t.Errorf("Restore cut %d bytes though much was written after the token", cut)
+			s.broken(RuleUndo, "Restore cut %d bytes though much was written after the token", cut)
 		}
-		if got := o.look(dir); !bytes.Equal(got, atToken) {
-			t.Errorf("after Restore the far end has\n%s\ninstead of what was there at the token\n%s", short(got), short(atToken))
-		}
-	}
-	for _, b := range o.batches()[half:] {
-		if err := write(context.Background(), t, out, b); err != nil {
-			t.Errorf("Write after Restore: %v", err)
+		if got := s.look(dir); !bytes.Equal(got, atToken) {
+			s.broken(RuleUndo, "after Restore the far end has\n%s\ninstead of what was there at the token\n%s", short(got), short(atToken))
 		}
 	}
-	stop(t, out)
-	if got := o.look(dir); !bytes.Equal(got, whole) {
-		t.Errorf("after Restore and the same writes the far end has\n%s\ninstead of\n%s", short(got), short(whole))
+	for _, b := range s.batches()[half:] {
+		s.writeWell(c, b, " after Restore")
+	}
+	s.stop(c)
+	if got := s.look(dir); !bytes.Equal(got, whole) {
+		s.broken(RuleUndo, "after Restore and the same writes the far end has\n%s\ninstead of\n%s", short(got), short(whole))
 	}
 }
 
-func (o *options) look(dir string) []byte {
-	if o.observe == nil {
-		return nil
+func (s *suite) token(c plugins.Committer) (p []byte) {
+	s.Helper()
+	if err := guard(func() (err error) { p, err = c.Token(); return err }); err != nil {
+		s.Fatalf("%s: Token: %v", RuleUndo, err)
 	}
-	return o.observe(dir)
+	return p
+}
+
+// outputGrowth has instances write ever more and compares what goes away with each of them: a far end in this process may grow.
+func (s *suite) outputGrowth() float64 {
+	s.Helper()
+	if s.held != nil {
+		return s.heldGrowth()
+	}
+	return s.grows(4, func(events int) int64 {
+		out := s.output(s.cfg, s.TempDir())
+		s.restore(out)
+		s.writeMany(out, 0, events)
+		with := heap()
+		s.stop(out)
+		out = nil
+		return with - heap()
+	})
+}
+
+// heldGrowth has one instance write ever more.
+func (s *suite) heldGrowth() float64 {
+	s.Helper()
+	out := s.output(s.cfg, s.TempDir())
+	defer s.stop(out)
+	s.restore(out)
+	shown := 0
+	return s.grows(2, func(events int) int64 {
+		s.writeMany(out, shown, events)
+		shown = events
+		return s.held()
+	})
+}
+
+func (s *suite) writeMany(out plugins.Output, from, to int) {
+	s.Helper()
+	base := s.batches()
+	c, committer := out.(plugins.Committer)
+	for at := from; at < to && !s.has(RuleWorks); {
+		b := another(base[at%len(base)], s.scale().few, at)
+		if !s.writeWell(out, b, " in a long row") {
+			return
+		}
+		at += max(1, len(b.Events))
+		if committer && at%512 == 0 {
+			s.token(c)
+		}
+	}
 }

@@ -2,128 +2,274 @@ package plugintest
 
 import (
 	"context"
-	"testing"
+	"sync"
 
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
-// Processor proves a processor: two instances make the same of the same batches, it keeps nothing of them, adds no events, leaves
-// dropped ones alone, and neither grows nor leaves a goroutine behind.
-func Processor(t testing.TB, spec plugins.Spec, cfg any, opts ...Option) {
+// Processor proves a processor: two instances make the same of the same batches, eight at the same time too; it keeps nothing of a
+// batch, adds and moves no events, leaves dropped ones alone, takes events one by one, ends with its context, and neither grows
+// without bound nor leaves a goroutine behind.
+func Processor(t TB, spec plugins.Spec, cfg any, opts ...Option) {
 	t.Helper()
-	o := collect(opts)
-	leaks := Leaks(t)
-	plain := processAll(t, spec, cfg, o, false)
-	again := processAll(t, spec, cfg, o, false)
-	poisoned := processAll(t, spec, cfg, o, true)
-	for i := range plain {
-		if plain[i] != again[i] {
-			t.Errorf("Process is not deterministic: of batch %d it made\n%s\nand then\n%s", i, short([]byte(plain[i])), short([]byte(again[i])))
-			break
-		}
-		if plain[i] != poisoned[i] {
-			t.Errorf("Process kept something of a former batch: with the arenas overwritten it made\n%s\ninstead of\n%s", short([]byte(poisoned[i])), short([]byte(plain[i])))
-			break
-		}
-	}
-	checkDropped(t, spec, cfg, o)
-	checkGrowth(t, spec, cfg, o)
-	leaks()
+	s := newSuite(t, spec, cfg, opts)
+	before := goroutines()
+	plain := s.processAll()
+	s.checkSame(plain)
+	s.checkPoisoned(plain)
+	s.checkDropped()
+	s.checkAlone()
+	s.checkInstances(plain)
+	s.checkProcessContext()
+	s.checkLeaks(before)
+	s.checkGrowth(s.processorGrowth)
 }
 
-func processor(t testing.TB, spec plugins.Spec, cfg any, o *options) plugins.Processor {
-	t.Helper()
-	in := build(t, spec, cfg, o, t.TempDir())
-	p, ok := in.Plugin.(plugins.Processor)
-	if !ok {
-		t.Fatalf("%q makes no Processor", spec.Name)
-	}
-	start(t, p)
+func (s *suite) processor(cfg any) plugins.Processor {
+	s.Helper()
+	in := s.make(cfg, s.TempDir())
+	p := as[plugins.Processor](s, in)
+	s.start(p)
 	return p
 }
 
-func process(t testing.TB, p plugins.Processor, b *event.Batch) {
-	t.Helper()
-	n := len(b.Events)
-	if err := p.Process(context.Background(), b); err != nil {
-		t.Errorf("Process: %v", err)
+// process calls Process and checks what it did to the batch as a whole.
+func (s *suite) process(ctx context.Context, p plugins.Processor, b *event.Batch) error {
+	s.Helper()
+	was := make([]*event.Batch, len(b.Events))
+	at := make([]int, len(b.Events))
+	for i := range b.Events {
+		was[i], at[i] = b.Events[i].Batch(), b.Events[i].Index()
 	}
-	if len(b.Events) != n {
-		t.Errorf("Process made %d events of %d; it marks what it drops and adds none", len(b.Events), n)
+	err := guard(func() error { return p.Process(ctx, b) })
+	if len(b.Events) != len(was) {
+		s.broken(RuleUnchanged, "Process made %d events of %d; it marks what it drops and adds none", len(b.Events), len(was))
+		return err
 	}
 	for i := range b.Events {
-		if e := &b.Events[i]; e.Batch() != b || e.Index() != i {
-			t.Errorf("Process moved event %d out of its place", i)
+		if e := &b.Events[i]; e.Batch() != was[i] || e.Index() != at[i] {
+			s.broken(RuleUnchanged, "Process moved event %d out of its place", i)
 			break
 		}
 	}
+	return err
 }
 
-func processAll(t testing.TB, spec plugins.Spec, cfg any, o *options, poison bool) []string {
-	t.Helper()
-	p := processor(t, spec, cfg, o)
-	var out []string
-	for _, b := range o.batches() {
-		process(t, p, b)
-		out = append(out, Encode(b))
-		if poison {
-			spoil(b)
-		}
-	}
-	stop(t, p)
+// processAll shows the samples to a new instance and returns what it made of them.
+func (s *suite) processAll() []string {
+	s.Helper()
+	p := s.processor(s.cfg)
+	out := s.processWith(p)
+	s.stop(p)
 	return out
 }
 
-func checkDropped(t testing.TB, spec plugins.Spec, cfg any, o *options) {
-	t.Helper()
-	p := processor(t, spec, cfg, o)
-	for _, b := range o.batches() {
+func (s *suite) processWith(p plugins.Processor) []string {
+	s.Helper()
+	var out []string
+	for _, b := range s.batches() {
+		if err := s.process(context.Background(), p, b); err != nil {
+			s.broken(RuleWorks, "Process: %v", err)
+			break
+		}
+		out = append(out, Encode(b))
+	}
+	return out
+}
+
+// checkSame compares instances. Chance rarely agrees with itself four times.
+func (s *suite) checkSame(plain []string) {
+	s.Helper()
+	for range 3 {
+		if i, again := s.differs(plain, s.processAll()); i >= 0 {
+			s.broken(RuleSame, "of batch %d one instance made\n%s\nand another\n%s", i, short([]byte(plain[i])), short([]byte(again)))
+			return
+		}
+	}
+}
+
+// differs compares results as far as both go; -1 says that they agree.
+func (s *suite) differs(want, got []string) (i int, what string) {
+	for i := range min(len(want), len(got)) {
+		if want[i] != got[i] {
+			return i, got[i]
+		}
+	}
+	return -1, ""
+}
+
+// checkPoisoned overwrites each batch after its call and then lets go of it: nobody may miss it, and after a second round nobody may
+// still have anything of the first. (Room that is used again for each call may keep what it held until then.)
+func (s *suite) checkPoisoned(plain []string) {
+	s.Helper()
+	p := s.processor(s.cfg)
+	defer s.stop(p)
+	n := len(s.batches())
+	var first traces
+	for i := range 2 * n {
+		out, left, ok := s.processAndSpoil(p, i%n)
+		if !ok {
+			return
+		}
+		if i < min(n, len(plain)) {
+			first = append(first, left...)
+			if out != plain[i] && !s.has(RuleSame) {
+				s.broken(RuleKept, "of batch %d Process made, with the arenas of earlier ones overwritten,\n%s\ninstead of\n%s", i, short([]byte(out)), short([]byte(plain[i])))
+				return
+			}
+		}
+	}
+	s.checkGone(first)
+}
+
+// processAndSpoil is a function of its own so that nothing of the batch stays on the stack of the suite.
+func (s *suite) processAndSpoil(p plugins.Processor, i int) (out string, left traces, ok bool) {
+	s.Helper()
+	b := s.batches()[i]
+	left = trace(b)
+	err := s.process(context.Background(), p, b)
+	if err != nil {
+		s.broken(RuleWorks, "Process: %v", err)
+	}
+	out = Encode(b)
+	spoil(b)
+	return out, left, err == nil
+}
+
+func (s *suite) checkDropped() {
+	s.Helper()
+	p := s.processor(s.cfg)
+	defer s.stop(p)
+	for _, b := range s.batches() {
 		before := Encode(b)
 		for i := range b.Events {
 			b.Events[i].Dropped = true
 		}
-		process(t, p, b)
+		if err := s.process(context.Background(), p, b); err != nil {
+			s.broken(RuleWorks, "Process, with all events dropped: %v", err)
+			return
+		}
 		for i := range b.Events {
 			if !b.Events[i].Dropped {
-				t.Errorf("Process brought a dropped event back")
+				s.broken(RuleUnchanged, "Process brought a dropped event back")
+				return
 			}
 			b.Events[i].Dropped = false
 		}
 		if Encode(b) != before {
-			t.Errorf("Process changed a dropped event")
-			break
+			s.broken(RuleUnchanged, "Process changed a dropped event")
+			return
 		}
 	}
-	stop(t, p)
 }
 
-// checkGrowth compares the allocations of early and late rounds over fresh copies of one batch.
-func checkGrowth(t testing.TB, spec plugins.Spec, cfg any, o *options) {
-	t.Helper()
-	const rounds = 20
-	p := processor(t, spec, cfg, o)
-	one := o.batches()[0]
-	measure := func() float64 {
-		copies := make([]*event.Batch, rounds+1) // AllocsPerRun warms up once
-		for i := range copies {
-			copies[i] = one.Clone()
-		}
-		next := 0
-		return testing.AllocsPerRun(rounds, func() {
-			if err := p.Process(context.Background(), copies[next]); err != nil {
-				t.Errorf("Process: %v", err)
+// checkAlone shows events one by one, as the agent does after a failure: Events then holds one event of another batch, whose Index is
+// that in its own batch.
+func (s *suite) checkAlone() {
+	s.Helper()
+	p := s.processor(s.cfg)
+	defer s.stop(p)
+	for _, b := range s.batches() {
+		for i := range b.Events {
+			one := &event.Batch{Stream: b.Stream, Span: b.Span, ReadAt: b.ReadAt, Events: b.Events[i : i+1]}
+			if err := s.process(context.Background(), p, one); err != nil {
+				s.broken(RuleWorks, "Process, with event %d alone in b.Events as after a failure: %v", i, err)
+				return
 			}
-			next++
-		})
+		}
 	}
-	measure() // warm up
-	early := measure()
-	for range 5 {
-		measure()
+	empty := event.NewBatch("empty")
+	if err := s.process(context.Background(), p, empty); err != nil {
+		s.broken(RuleWorks, "Process, with a batch without events: %v", err)
 	}
-	if late := measure(); late > early*1.2+3 {
-		t.Errorf("Process grows: %v allocations for a batch early, %v later", early, late)
+}
+
+const workers = 8
+
+// checkInstances runs instances at the same time, as lanes do.
+func (s *suite) checkInstances(plain []string) {
+	s.Helper()
+	if s.has(RuleSame, RuleWorks) {
+		return
 	}
-	stop(t, p)
+	var all [workers]plugins.Processor
+	for i := range all {
+		all[i] = s.processor(s.cfg)
+	}
+	var wg sync.WaitGroup
+	var got [workers][]string
+	for i, p := range all {
+		wg.Go(func() { got[i] = s.processWith(p) })
+	}
+	wg.Wait()
+	for _, p := range all {
+		s.stop(p)
+	}
+	for _, g := range got {
+		if i, other := s.differs(plain, g); i >= 0 {
+			s.broken(RuleWorkers, "with %d instances at the same time one made of batch %d\n%s\ninstead of\n%s", workers, i, short([]byte(other)), short([]byte(plain[i])))
+			return
+		}
+	}
+}
+
+// checkProcessContext calls with a context that is done, and ends the context of a call that is stuck.
+func (s *suite) checkProcessContext() {
+	s.Helper()
+	s.endsWithContext("Process", func(ctx context.Context, cfg any) (func(), func()) {
+		p := s.processor(cfg)
+		b := s.batches()[0]
+		return func() { _ = s.process(ctx, p, b) }, func() { s.stop(p) }
+	})
+}
+
+// endsWithContext has a call return soon after its context. begin makes an instance and returns the call and what closes the instance.
+func (s *suite) endsWithContext(name string, begin func(context.Context, any) (run, end func())) {
+	s.Helper()
+	try := func(cfg any, how string, cancelled bool) {
+		s.Helper()
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		run, end := begin(ctx, cfg)
+		if cancelled {
+			cancel()
+		}
+		done := background(run)
+		if !cancelled && within(done, moment/5) {
+			s.broken(RuleContext, "%s returned by itself under the configuration that Stuck brings: it proves nothing", name)
+		}
+		cancel()
+		if !within(done, prompt) {
+			s.broken(RuleContext, "%s goes on %v after its context is done%s", name, prompt, how)
+			return // it still runs: Close would wait for it
+		}
+		end()
+	}
+	try(s.cfg, "", true)
+	if s.stuck != nil {
+		try(s.stuck, " while it is stuck", false)
+	}
+}
+
+// processorGrowth shows one instance ever more requests.
+func (s *suite) processorGrowth() float64 {
+	s.Helper()
+	p := s.processor(s.cfg)
+	defer s.stop(p)
+	shown, few := 0, s.scale().few
+	base := s.batches()
+	return s.grows(2, func(events int) int64 {
+		for shown < events && !s.has(RuleWorks) {
+			b := another(base[shown%len(base)], few, shown)
+			if err := s.process(context.Background(), p, b); err != nil {
+				s.broken(RuleWorks, "Process, after %d events: %v", shown, err)
+			}
+			shown += max(1, len(b.Events))
+		}
+		if s.held != nil {
+			return s.held()
+		}
+		return heap()
+	})
 }
