@@ -137,7 +137,7 @@ type KeptError struct{ Reason string }
 // Error says why nothing was cut.
 func (e *KeptError) Error() string { return "kept what is there: " + e.Reason }
 
-// Opener is implemented by plugins that need the outside world before their first batch: files, connections. New must not
+// Opener is implemented by processors and outputs that need the outside world before their first batch: files, connections. New must not
 // touch it, so that a configuration can be checked anywhere.
 type Opener interface {
 	Open(ctx context.Context) error

@@ -93,7 +93,7 @@ type Spec struct {
 	// New builds an instance. It starts nothing and touches nothing outside: that is for Open, Run and Write.
 	New func(cfg any, env Env) (any, error)
 	// KeepsNothing is the author's word, proved by the conformance suite, that no view of a batch is kept after a call. Batches
-	// of pipelines in which all plugins say so are recycled with their arenas.
+	// of an agent in which all plugins say so are recycled with their arenas.
 	KeepsNothing bool
 	// KnowsIDs says of an output that its far end knows events by their ids, so that sending one again does no harm.
 	KnowsIDs bool

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,6 +171,32 @@ func (o *committer) Restore(token []byte) (int64, error) {
 type funcProcessor func(*event.Batch) error
 
 func (f funcProcessor) Process(_ context.Context, b *event.Batch) error { return f(b) }
+
+// openProcessor counts that it is opened and closed, and fails when it is used otherwise.
+type openProcessor struct {
+	funcProcessor
+	opened, closed *atomic.Int64
+	open           bool
+}
+
+func (p *openProcessor) Open(context.Context) error {
+	p.open = true
+	p.opened.Add(1)
+	return nil
+}
+
+func (p *openProcessor) Process(ctx context.Context, b *event.Batch) error {
+	if !p.open {
+		return errors.New("it is not open")
+	}
+	return p.funcProcessor.Process(ctx, b)
+}
+
+func (p *openProcessor) Close() error {
+	p.open = false
+	p.closed.Add(1)
+	return nil
+}
 
 func outputConfig(id string, build func(plugins.Env) (plugins.Output, error)) OutputConfig {
 	return OutputConfig{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/eval"
@@ -19,6 +20,7 @@ type lane struct {
 
 	mu      sync.Mutex // held while a batch passes
 	procs   []plugins.Processor
+	open    int               // how many of them are
 	conds   []*eval.Condition // when of each output, nil where there is none
 	scratch schema.Scratch
 }
@@ -105,6 +107,7 @@ func processOne(ctx context.Context, p plugins.Processor, b *event.Batch) (err e
 // processors one by one. The one that fails dies; nothing passes a processor that did not run.
 func (l *lane) takeApart(ctx context.Context, in *input, b, spare *event.Batch, cause error) error {
 	l.p.log.Warn("a processor failed, taking its batch apart", "error", cause, "stream", b.Stream, "offset", b.Span.From.Seq)
+	l.closeProcs()
 	again := []*event.Batch{spare}
 	if spare == nil {
 		var err error
@@ -121,7 +124,7 @@ func (l *lane) takeApart(ctx context.Context, in *input, b, spare *event.Batch, 
 		l.setConstants(in, nb)
 		dead := 0
 		for i := range nb.Events {
-			if err := l.procs0(ctx); err != nil {
+			if err := l.freshProcs(ctx); err != nil {
 				return err
 			}
 			one := &event.Batch{Stream: nb.Stream, Span: nb.Span, ReadAt: nb.ReadAt, For: nb.For, Events: nb.Events[i : i+1]}
@@ -132,7 +135,7 @@ func (l *lane) takeApart(ctx context.Context, in *input, b, spare *event.Batch, 
 			if err == nil {
 				continue
 			}
-			l.procs = nil
+			l.closeProcs()
 			if !l.p.buryOne(ctx, &nb.Events[i], err.Error()) {
 				return ctx.Err()
 			}
@@ -146,22 +149,55 @@ func (l *lane) takeApart(ctx context.Context, in *input, b, spare *event.Batch, 
 			return err
 		}
 	}
-	return l.procs0(ctx)
+	return l.freshProcs(ctx)
 }
 
-// procs0 makes fresh processors where the last ones failed.
-func (l *lane) procs0(context.Context) error {
+// freshProcs makes processors where the last ones failed. What they need may be gone for a while: it is waited for, as nothing passes
+// a processor that did not run.
+func (l *lane) freshProcs(ctx context.Context) error {
 	if l.procs != nil {
 		return nil
 	}
 	var err error
-	l.procs, err = l.p.newProcessors()
-	return err
+	if l.procs, err = l.p.newProcessors(); err != nil {
+		return err
+	}
+	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
+		if err = l.openProcs(ctx); err == nil || ctx.Err() != nil {
+			l.p.procFails.set(reopening, nil)
+			return ctx.Err()
+		}
+		l.p.procFails.set(reopening, err)
+		l.p.log.Error("a fresh processor cannot be opened and is waited for", "error", err)
+		sleep(ctx, pause)
+	}
+}
+
+// reopening is the key of a failure that lasts.
+const reopening = "opening processors"
+
+// openProcs opens the processors. It may be called again after an error: those that are open stay open.
+func (l *lane) openProcs(ctx context.Context) error {
+	for ; l.open < len(l.procs); l.open++ {
+		if op, ok := l.procs[l.open].(plugins.Opener); ok {
+			if err := op.Open(ctx); err != nil {
+				return fmt.Errorf("opening processor %q: %w", l.p.cfg.Processors[l.open].ID, err)
+			}
+		}
+	}
+	return nil
+}
+
+// closeProcs closes the processors.
+func (l *lane) closeProcs() {
+	for i, v := range l.procs {
+		l.p.closeOne(l.p.cfg.Processors[i].ID, v)
+	}
+	l.procs, l.open = nil, 0
 }
 
 // readAgain reads the span of a batch for a second time.
 func (l *lane) readAgain(ctx context.Context, in *input, b *event.Batch) ([]*event.Batch, error) {
-	l.procs = nil
 	var got collector
 	s := l.p.streamInfo(b.Stream)
 	if err := in.replayer.Replay(ctx, s, b.Span.From, b.Span.To, &got); err != nil {
@@ -197,7 +233,7 @@ func (l *lane) bury(ctx context.Context, b *event.Batch, cause error) error {
 		}
 		b.Events[i].Dropped = true
 	}
-	if err := l.procs0(ctx); err != nil {
+	if err := l.freshProcs(ctx); err != nil {
 		return err
 	}
 	return l.freeze(ctx, b, len(b.Events))

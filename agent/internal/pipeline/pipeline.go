@@ -315,8 +315,13 @@ func (p *Pipeline) streamInfo(name string) plugins.Stream {
 	return plugins.Stream{Name: name}
 }
 
-// Start opens the outputs and cuts those that can undo back to the checkpoint. Nothing is sent before it has returned.
+// Start opens the processors and the outputs and cuts those that can undo back to the checkpoint. Nothing is sent before it has returned.
 func (p *Pipeline) Start(ctx context.Context) error {
+	for _, l := range p.lanes {
+		if err := l.openProcs(ctx); err != nil {
+			return err
+		}
+	}
 	for _, o := range p.outputs {
 		known := p.State.Outputs[o.ID]
 		refuse := ""
@@ -474,29 +479,28 @@ func (p *Pipeline) Reopen() {
 
 // Close closes all plugins. Run has returned.
 func (p *Pipeline) Close() {
-	closeOne := func(id string, v any) {
-		if c, ok := v.(plugins.Closer); ok {
-			if err := c.Close(); err != nil {
-				p.log.Warn("closing failed", "id", id, "error", err)
-			}
-		}
-	}
 	for _, in := range p.inputs {
-		closeOne(in.ID, in.plug)
+		p.closeOne(in.ID, in.plug)
 	}
 	for _, l := range p.lanes {
-		for i, pr := range l.procs {
-			closeOne(p.cfg.Processors[i].ID, pr)
-		}
+		l.closeProcs()
 	}
 	for _, o := range p.outputs {
-		closeOne(o.ID, o.plug)
+		p.closeOne(o.ID, o.plug)
 		if o.dead != nil {
-			closeOne(o.ID, o.dead.out)
+			p.closeOne(o.ID, o.dead.out)
 		}
 	}
 	if p.dead != nil {
-		closeOne("", p.dead.out)
+		p.closeOne("", p.dead.out)
+	}
+}
+
+func (p *Pipeline) closeOne(id string, v any) {
+	if c, ok := v.(plugins.Closer); ok {
+		if err := c.Close(); err != nil {
+			p.log.Warn("closing failed", "id", id, "error", err)
+		}
 	}
 }
 

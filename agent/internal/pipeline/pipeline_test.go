@@ -327,18 +327,25 @@ func TestAccountsBalanceAtEveryMoment(t *testing.T) {
 
 func TestOnlyTheEventThatFailsInAProcessorDies(t *testing.T) {
 	t.Parallel()
-	for _, how := range []string{"error", "panic"} {
+	for _, how := range []string{"error", "panic", "error, and the input cannot read again"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			const n = 1000
 			f := &far{}
-			in := &numbers{streams: []string{"s"}, n: n, batch: 50}
+			input := inputConfig(&numbers{streams: []string{"s"}, n: n, batch: 50})
+			if build := input.Build; strings.HasSuffix(how, "again") {
+				input.Build = func(env plugins.Env) (plugins.Input, error) {
+					in, err := build(env)
+					return struct{ plugins.Input }{in}, err
+				}
+			}
+			var opened, closed atomic.Int64
 			r := newRig(t, Config{
-				Name: "p", Inputs: []InputConfig{inputConfig(in)},
+				Name: "p", Inputs: []InputConfig{input},
 				Outputs: []OutputConfig{outputConfig("o", undoing(f, nil))},
 				Processors: []ProcessorConfig{{ID: "bad", Type: "bad", Build: func(plugins.Env) (plugins.Processor, error) {
 					touched := map[string]bool{}
-					return funcProcessor(func(b *event.Batch) error {
+					return &openProcessor{opened: &opened, closed: &closed, funcProcessor: func(b *event.Batch) error {
 						for i := range b.Events {
 							e := &b.Events[i]
 							if touched[e.RequestID] || strings.HasPrefix(e.Method, "seen") {
@@ -354,7 +361,7 @@ func TestOnlyTheEventThatFailsInAProcessorDies(t *testing.T) {
 							}
 						}
 						return nil
-					}), nil
+					}}, nil
 				}}},
 			})
 			o := r.runOnce().Status().Outputs[0]
@@ -364,6 +371,9 @@ func TestOnlyTheEventThatFailsInAProcessorDies(t *testing.T) {
 				if i%97 == 3 {
 					want++
 				}
+			}
+			if opened.Load() == 0 || opened.Load() != closed.Load() {
+				t.Errorf("%d processors were opened and %d closed", opened.Load(), closed.Load())
 			}
 			if o.Dead != want || !o.Balanced() {
 				t.Errorf("accounts %+v, want %d dead", o.Accounts, want)
