@@ -168,13 +168,9 @@ func (in *input) Replay(ctx context.Context, k plugins.Stream, from, to event.Po
 	if err := s.prime(ctx, c, s.fileAt, x); err != nil {
 		return fmt.Errorf("replaying %s: %w", s.meta.File, err)
 	}
-	end := to.Seq
-	if s.maker.Joins() {
-		s.maker.StopAt(to.Seq) // how a record ends shows in what follows it
-		end = math.MaxInt64
-	}
+	s.maker.StopAt(to.Seq) // how a record ends shows in what follows it
 	for s.pos < to.Seq {
-		b, o, err := s.step(ctx, in.env.Pool, c, end, true, x)
+		b, o, err := s.step(ctx, in.env.Pool, c, math.MaxInt64, true, x)
 		switch {
 		case err != nil:
 			return fmt.Errorf("replaying %s: %w", s.meta.File, err)

@@ -61,6 +61,13 @@ func (b *bench) measure(ctx context.Context, wanted []string) ([]row, error) {
 		}
 		rows = append(rows, r)
 	}
+	if has("formats") {
+		r, err := b.formats(ctx)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, r...)
+	}
 	if has("P4") {
 		b.say("allocations per event, by the agent's own test")
 		rows = append(rows, allocations(ctx))

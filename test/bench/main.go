@@ -32,7 +32,9 @@ import (
 )
 
 // names of the budgets, in the order of the table.
-func names() []string { return []string{"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "drop"} }
+func names() []string {
+	return []string{"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "drop", "formats"}
+}
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == referenceFlag {

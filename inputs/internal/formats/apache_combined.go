@@ -20,16 +20,25 @@ import (
 func (p *Parser) apache(s string, e *event.Event) Verdict {
 	q := unescapedQuote(s, 0)
 	if q < 0 {
-		return p.clfLine(s, e) // development servers talk without quotes
+		// Development servers talk without quotes.
+		if v := p.clfLine(s, e); v != Unparsed || p.reason != "" || p.near.format != noFormat {
+			return v
+		}
+		return p.unasked(s)
 	}
 	if q < 22 || s[q-1] != ' ' || s[q-2] != ']' {
-		return p.apacheOSA(s, q, e)
+		if v := p.apacheOSA(s, q, e); v != Unparsed || p.reason != "" || p.near.format != noFormat {
+			return v
+		}
+		return p.unasked(s)
 	}
-	b := strings.LastIndexByte(s[max(0, q-42):q-2], '[')
-	if b < 0 {
-		return Unparsed
+	b := q - len(`[02/Jan/2006:15:04:05 +0000] `)
+	if b < 0 || s[b] != '[' {
+		if b = strings.LastIndexByte(s[max(0, q-42):q-2], '['); b < 0 {
+			return Unparsed
+		}
+		b += max(0, q-42)
 	}
-	b += max(0, q-42)
 	if b < 2 || s[b-1] != ' ' {
 		return Unparsed
 	}
@@ -37,9 +46,7 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 		return p.clfLine(s, e)
 	}
 	var l apacheLine
-	if l.nano, l.iso, l.bad = p.apacheTime(s[b+1 : q-2]); l.bad {
-		return p.parts(apacheCombined, atTime, s[b:])
-	}
+	l.nano, l.iso, l.bad = p.apacheTime(s[b+1 : q-2])
 	// HOST may be a list with spaces, or whatever a client sent as X-Forwarded-For: the two fields behind it are read from its end.
 	head := s[:b-1]
 	i := strings.LastIndexByte(head, ' ')
@@ -53,6 +60,9 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 	}
 	l.host = head[:i]
 	p.vhost(&l)
+	if l.bad {
+		return p.parts(p.apacheFormat(&l), atTime, s[b:])
+	}
 
 	end := unescapedQuote(s, q+1)
 	if end < 0 {
@@ -62,22 +72,22 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 		return p.nginxSkyline(s, q, &l, e)
 	}
 	l.request, l.closed = s[q+1:end], true
-	l.plain = strings.IndexByte(s[:q], '"') < 0 && strings.IndexByte(l.request, '"') < 0
+	l.plain = strings.IndexByte(s[:end], '\\') < 0 // so the only quotes are the request's
 	proxy := p.env.from.program == "haproxy"
 
 	// From here on a line may end anywhere, but may not hold anything else.
 	status, rest, more := field(strings.TrimPrefix(s[end+1:], " "))
 	if end+1 < len(s) && s[end+1] != ' ' {
-		return p.parts(apacheCombined, atStatus, s[end+1:])
+		return p.parts(p.apacheFormat(&l), atStatus, s[end+1:])
 	}
 	if !more {
 		if _, ok := digits(rest); len(rest) > 3 || !ok && rest != "" {
-			return p.parts(apacheCombined, atStatus, rest)
+			return p.parts(p.apacheFormat(&l), atStatus, rest)
 		}
 		return p.apacheCut(l.request, &l, e)
 	}
 	if l.status, l.hasStatus = status3(status); !l.hasStatus && (!proxy || status != "-1") {
-		return p.parts(apacheCombined, atStatus, s[end+1:])
+		return p.parts(p.apacheFormat(&l), atStatus, s[end+1:])
 	}
 	size, rest, more := field(rest)
 	if !more {
@@ -87,7 +97,7 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 		l.soFar, size = true, size[1:]
 	}
 	if l.size, l.hasSize = digits(size); !l.hasSize && size != "-" && size != "" {
-		return p.parts(apacheCombined, atSize, s[len(s)-len(rest)-len(size):])
+		return p.parts(p.apacheFormat(&l), atSize, s[len(s)-len(rest)-len(size):])
 	}
 	switch {
 	case rest == "":
@@ -105,7 +115,7 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 			return p.apacheCut(l.request, &l, e)
 		}
 		if !strings.HasPrefix(rest, ` "`) {
-			return p.parts(apacheCombined, atTail, rest)
+			return p.parts(p.apacheFormat(&l), atTail, rest)
 		}
 		ua, rest, ok := quoted(rest[1:])
 		if !ok {
@@ -121,12 +131,12 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 	l.timed = true
 	if !more {
 		if _, ok := digits(rest); !ok {
-			return p.parts(apacheKolla, atDuration, rest)
+			return p.parts(p.apacheFormat(&l), atDuration, rest)
 		}
 		return p.apacheCut(l.request, &l, e)
 	}
 	if l.micros, l.hasMicros = digits(took); !l.hasMicros {
-		return p.parts(apacheKolla, atDuration, rest)
+		return p.parts(p.apacheFormat(&l), atDuration, rest)
 	}
 	return p.apacheTimed(&l, rest, e)
 }
@@ -170,7 +180,7 @@ func (p *Parser) apacheTime(s string) (nano int64, iso, bad bool) {
 		off, n := offset(s[i:])
 		return (naive-off)*1e9 + ns, true, !ok || n == 0 || i+n != len(s)
 	}
-	return 0, false, true
+	return 0, len(s) > 4 && s[4] == '-', true
 }
 
 // unescapedQuote finds the next quote, from i on, that no backslash escapes; -1 if there is none.
@@ -296,6 +306,38 @@ func isDummy(e *event.Event) bool {
 		(e.Client == "::1" || e.Client == "127.0.0.1" || e.Client == "")
 }
 
+// apacheFormat is the format that a line follows so far.
+func (p *Parser) apacheFormat(l *apacheLine) format {
+	switch {
+	case l.iso:
+		return apacheReqID
+	case l.timed:
+		return apacheKolla
+	case p.env.from.program == "haproxy":
+		return haproxyCLF
+	case isStorageServer(p.env.from.program):
+		return swiftStorageLog
+	case l.vhost != "":
+		return apacheVhost
+	case p.nginx():
+		return nginxCombined
+	}
+	return apacheCombined
+}
+
+// unasked notes where a line parts that begins as Apache's do and has no request in quotes behind its time.
+func (p *Parser) unasked(s string) Verdict {
+	const stamp = `[02/Jan/2006:15:04:05 +0000] `
+	i := strings.Index(s, " [")
+	if i < 5 || len(s) < i+1+len(stamp) {
+		return Unparsed
+	}
+	if t := s[i+1:]; t[3] == '/' && t[7] == '/' && t[12] == ':' && t[21] == ' ' && t[27] == ']' && t[28] == ' ' && strings.Count(s[:i], " ") >= 2 {
+		return p.parts(p.apacheFormat(&apacheLine{}), atRequest, t[len(stamp):])
+	}
+	return Unparsed
+}
+
 // apacheMicros reads ` N(us)` or ` Nμs`.
 func apacheMicros(s string) (n int64, ok bool) {
 	n, ok = digits(strings.TrimSuffix(strings.TrimSuffix(s[1:], "(us)"), "μs"))
@@ -314,21 +356,7 @@ func (p *Parser) agents(e *event.Event, ref, ua string) {
 
 // apacheCut takes a line whose end is missing: an access record without what may have been cut.
 func (p *Parser) apacheCut(req string, l *apacheLine, e *event.Event) Verdict {
-	f := apacheCombined
-	switch {
-	case l.iso:
-		f = apacheReqID
-	case l.timed:
-		f = apacheKolla
-	case p.env.from.program == "haproxy":
-		f = haproxyCLF
-	case isStorageServer(p.env.from.program):
-		f = swiftStorageLog
-	case l.vhost != "":
-		f = apacheVhost
-	case p.nginx():
-		f = nginxCombined
-	}
+	f := p.apacheFormat(l)
 	if !l.closed {
 		m, rest, ok := field(req)
 		if !ok || !isMethod(m) || rest == "" || rest[0] != '/' && rest[0] != '*' && !strings.HasPrefix(rest, "http") {

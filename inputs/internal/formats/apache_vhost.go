@@ -19,8 +19,11 @@ func (p *Parser) vhost(l *apacheLine) {
 	if !ok || strings.IndexByte(rest, ' ') >= 0 {
 		return
 	}
-	i := strings.LastIndexByte(name, ':')
-	if i < 1 {
+	i := len(name) - 1
+	for i > 0 && name[i]-'0' <= 9 {
+		i--
+	}
+	if i < 1 || name[i] != ':' {
 		return
 	}
 	port, ok := digits(name[i+1:])

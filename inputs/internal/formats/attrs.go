@@ -21,6 +21,11 @@ func number(b []byte, v int64) []byte {
 		return append(b, '0'+byte(u/10), '0'+byte(u%10))
 	case u < 1000:
 		return append(b, '0'+byte(u/100), '0'+byte(u/10%10), '0'+byte(u%10))
+	case u < 100_000:
+		if u >= 10_000 {
+			b = append(b, '0'+byte(u/10_000))
+		}
+		return append(b, '0'+byte(u/1000%10), '0'+byte(u/100%10), '0'+byte(u/10%10), '0'+byte(u%10))
 	}
 	return strconv.AppendInt(b, v, 10)
 }

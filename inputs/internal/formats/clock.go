@@ -7,8 +7,7 @@ import "time"
 type hour struct {
 	k0, k1, k2 uint64 // the text of the hour, as loaded from the line
 	naive, utc int64  // its begin in Unix seconds, read as UTC and read in the parser's zone
-	date       [4]int // year, month, day, hour
-	whole      bool   // the zone's offset is the same all over the hour
+	whole      bool   // the zone's offset is the same all over the hour, and nothing in it comes twice
 	ok         bool
 }
 
@@ -39,21 +38,74 @@ func (h *hour) set(loc *time.Location, y, m, d, hh int) bool {
 		return false
 	}
 	h.naive = t.Unix()
-	from := time.Date(y, time.Month(m), d, hh, 0, 0, 0, loc)
-	h.utc = from.Unix()
-	h.whole = time.Date(y, time.Month(m), d, hh, 59, 59, 0, loc).Unix()-h.utc == 3599
-	h.date = [4]int{y, m, d, hh}
+	begin, again := readings(loc, h.naive)
+	end, endAgain := readings(loc, h.naive+3599)
+	h.utc = begin
+	h.whole = begin == again && end == endAgain && end-begin == 3599
 	h.ok = true
 	return true
 }
 
-// at returns the instant mm:ss into the hour, read as UTC and read in the zone.
-func (h *hour) at(loc *time.Location, m, s uint8) (naive, utc int64) {
-	n := int64(m)*60 + int64(s)
-	if h.whole {
-		return h.naive + n, h.utc + n
+// readings returns the instants that a local time can mean: it comes twice where a clock is set back, the later one then is the second.
+// A time that a clock leaves out is read as if it had not been set yet.
+func readings(loc *time.Location, naive int64) (earlier, later int64) {
+	const day = 24 * 60 * 60
+	at := func(sec int64) int64 {
+		_, off := time.Unix(sec, 0).In(loc).Zone()
+		return int64(off)
 	}
-	return h.naive + n, time.Date(h.date[0], time.Month(h.date[1]), h.date[2], h.date[3], int(m), int(s), 0, loc).Unix()
+	before, after := at(naive-day), at(naive+day)
+	a, b := naive-before, naive-after
+	if at(b) == after && at(a) != before {
+		return b, b
+	}
+	if before <= after || at(b) != after || at(a) != before {
+		return a, a
+	}
+	return a, b
+}
+
+// fold is where a log stands in an hour that comes twice.
+type fold struct {
+	newest int64 // its newest local time, read as UTC
+	first  int64 // the newest one before the clock was set back
+	second bool
+}
+
+// local turns a local time into an instant. One that comes twice is the earlier one until the order of the lines says otherwise: it
+// goes back by more than requests, which are written when they end, are out of order. A line that is late stands where the first time
+// ended.
+func (p *Parser) local(naive int64) int64 {
+	const elsewhere, straggling = 3 * 60 * 60, 10
+	earlier, later := readings(p.loc, naive)
+	if earlier == later {
+		return earlier
+	}
+	f, half := &p.fold, (later-earlier)/2
+	switch back := f.newest - naive; {
+	case back > elsewhere || back < -elsewhere:
+		*f = fold{newest: naive}
+	case !f.second && back > half:
+		*f = fold{newest: naive, first: f.newest, second: true}
+	case f.second && -back > half && naive <= f.first+straggling:
+		return earlier
+	case back < 0:
+		f.newest = naive
+	}
+	if f.second {
+		return later
+	}
+	return earlier
+}
+
+// instant returns the instant mm:ss into the hour, read as UTC and read in the zone.
+func (p *Parser) instant(h *hour, m, s uint8) (naive, utc int64) {
+	n := int64(m)*60 + int64(s)
+	naive, utc = h.naive+n, h.utc+n
+	if !h.whole && h != &p.outerHour && h != &p.zonedHour { // which are of times with a zone
+		utc = p.local(naive)
+	}
+	return naive, utc
 }
 
 // iso reads "2006-01-02 15:04:05", with any byte between day and hour, from the head of s, which has 19 bytes at least.
@@ -71,7 +123,7 @@ func (p *Parser) iso(h *hour, s string) (naive, utc int64, ok bool) {
 	if s[13] != ':' || s[16] != ':' || m > 59 || sec > 60 {
 		return 0, 0, false
 	}
-	naive, utc = h.at(p.loc, m, sec)
+	naive, utc = p.instant(h, m, sec)
 	return naive, utc, true
 }
 
@@ -90,7 +142,7 @@ func (p *Parser) clf(h *hour, s string, sep byte) (naive, utc int64, ok bool) {
 	if s[14] != ':' || s[17] != ':' || m > 59 || sec > 60 {
 		return 0, 0, false
 	}
-	naive, utc = h.at(p.loc, m, sec)
+	naive, utc = p.instant(h, m, sec)
 	return naive, utc, true
 }
 
@@ -114,7 +166,7 @@ func (p *Parser) ctime(s string) (naive, utc int64, ok bool) {
 	if s[13] != ':' || s[16] != ':' || m > 59 || sec > 60 {
 		return 0, 0, false
 	}
-	naive, utc = h.at(p.loc, m, sec)
+	naive, utc = p.instant(h, m, sec)
 	return naive, utc, true
 }
 

@@ -35,31 +35,36 @@ func (c *cursor) plus() bool {
 	return true
 }
 
-// num takes a number of 1 to 18 digits, with a sign if it has one.
+// num takes a number of 1 to 18 digits.
 func (c *cursor) num() int64 {
 	if c.bad {
 		return 0
 	}
-	i := c.i
-	neg := i < len(c.s) && c.s[i] == '-'
-	if neg {
-		i++
-	}
-	from := i
+	s, i := c.s, c.i
 	var n int64
-	for i < len(c.s) && c.s[i]-'0' <= 9 {
-		n = n*10 + int64(c.s[i]-'0')
+	for i < len(s) && s[i]-'0' <= 9 {
+		n = n*10 + int64(s[i]-'0')
 		i++
 	}
-	if i == from || i-from > 18 {
-		c.bad, c.ended = true, i == len(c.s) && i == from
+	if k := i - c.i; k == 0 || k > 18 {
+		c.bad, c.ended = true, i == len(s) && k == 0
 		return 0
 	}
 	c.i = i
-	if neg {
+	return n
+}
+
+// signed takes a number that may have a minus in front.
+func (c *cursor) signed() int64 {
+	if c.i < len(c.s) && c.s[c.i] == '-' && !c.bad {
+		c.i++
+		n := c.num()
+		if c.bad {
+			c.i--
+		}
 		return -n
 	}
-	return n
+	return c.num()
 }
 
 // word takes what stands before the next space, and the space.
@@ -67,7 +72,7 @@ func (c *cursor) word() string {
 	if c.bad {
 		return ""
 	}
-	j := strings.IndexByte(c.s[c.i:], ' ')
+	j := space(c.s[c.i:])
 	if j < 0 {
 		c.bad, c.ended = true, true
 		return ""

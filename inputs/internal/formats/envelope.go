@@ -105,10 +105,18 @@ func (p *Parser) outerTime() time.Time {
 func (p *Parser) withYear(mon, day, hh, mm, ss int) (int64, bool) {
 	last := p.mtime.Add(24 * time.Hour) // the zone may be wrong, and clocks differ
 	for y := last.In(p.loc).Year(); y > last.Year()-9; y-- {
-		t := time.Date(y, time.Month(mon), day, hh, mm, ss, 0, p.loc)
-		if t.Day() == day && !t.After(last) { // 29 February
-			return t.Unix(), true
+		t := time.Date(y, time.Month(mon), day, hh, mm, ss, 0, time.UTC)
+		if t.Day() != day && ss < 60 {
+			continue // 29 February
 		}
+		sec, again := readings(p.loc, t.Unix())
+		if sec > last.Unix() {
+			continue
+		}
+		if sec != again {
+			sec = p.local(t.Unix())
+		}
+		return sec, true
 	}
 	return 0, false
 }
@@ -216,13 +224,17 @@ func (p *Parser) contents(s string, e *event.Event) Verdict {
 		p.reason = ReasonBlank
 		return Service
 	}
+	if p.inMiddle {
+		p.reason, p.env.message, p.env.cut = ReasonContinuation, s, true
+		return p.syslogService(e)
+	}
 	return p.peel(s, e)
 }
 
 // fileToken takes lines that collecting tools put a file's name in front of: `nova-api.log.1.2017-05-16_13:53:08 2017-05-16
 // 00:00:00.008 …`. The name tells the program, better than the name of the collected file.
 func (p *Parser) fileToken(s string, e *event.Event) Verdict {
-	head := s[:min(len(s), 512)]
+	head, _, _ := strings.Cut(s[:min(len(s), 512)], " ")
 	i := strings.Index(head, ".log")
 	if i <= 0 {
 		return Unparsed

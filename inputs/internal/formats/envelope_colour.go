@@ -9,25 +9,26 @@ import (
 // uncoloured reads a line that is no access line again without the terminal's colours, if it has some: devstack's have them around
 // the level, the request id and the message, and Apache's error log spells the escape byte `\x1b`.
 func (p *Parser) uncoloured(s string, e *event.Event, v Verdict) Verdict {
-	esc := strings.IndexByte(s, 0x1b)
+	esc := escape(s)
 	if esc < 0 {
-		if strings.IndexByte(s, '\\') < 0 {
-			return v
+		return v
+	}
+	whole := len(s)
+	d := p.arena.Alloc(whole)[:0]
+	for i := esc; ; {
+		d = append(d, s[:i]...)
+		n := colour(s[i:])
+		if n == 0 {
+			d = append(d, s[i])
+			n = 1
 		}
-		if esc = strings.Index(s, `\x1b[`); esc < 0 {
-			return v
+		s = s[i+n:]
+		if i = escape(s); i < 0 {
+			d = append(d, s...)
+			break
 		}
 	}
-	d := p.arena.Alloc(len(s))[:0]
-	for i := 0; i < len(s); {
-		if n := colour(s[i:]); n > 0 {
-			i += n
-			continue
-		}
-		d = append(d, s[i])
-		i++
-	}
-	if len(d) == len(s) || len(d) == 0 {
+	if len(d) == whole || len(d) == 0 {
 		return v
 	}
 	wipe(e)
@@ -37,6 +38,18 @@ func (p *Parser) uncoloured(s string, e *event.Event, v Verdict) Verdict {
 	v = p.parse(event.View(d), e)
 	p.depth = max(p.depth, 1)
 	return v
+}
+
+// escape finds the next escape byte, or a backslash that may spell one; -1 if there is none.
+func escape(s string) int {
+	i := strings.IndexByte(s, 0x1b)
+	if j := strings.IndexByte(s[:max(i, 0)], '\\'); i >= 0 && j >= 0 {
+		return j
+	}
+	if i < 0 {
+		return strings.IndexByte(s, '\\')
+	}
+	return i
 }
 
 // colour is the length of an escape sequence that sets colours at the head of s; 0 if there is none.

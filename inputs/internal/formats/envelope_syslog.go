@@ -153,7 +153,7 @@ func monthWord(s string) (mon, n int) {
 	for n < len(s) && n < 10 && (s[n]|0x20 >= 'a' && s[n]|0x20 <= 'z' || s[n] >= 0x80) {
 		n++
 	}
-	if n < 3 {
+	if n < 3 || n < len(s) && s[n] != ' ' && s[n] != '.' {
 		return 0, 0
 	}
 	name := [3]byte{s[0] &^ 0x20, s[1] | 0x20, s[2] | 0x20}

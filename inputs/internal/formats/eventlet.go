@@ -58,13 +58,16 @@ func (t *statusTail) lengthAndStatus(s string, end int) bool {
 
 // cutRequest takes what is left of an access line whose end is missing: the request as far as it goes. The line may end
 // anywhere, but what stands behind the request's last quote must be the begin of the fixed tail. Nothing of the tail is taken,
-// for without the line's end what looks like it may be a part of the path. versioned says that the request line ends in a
-// protocol, as eventlet's do, else it is a request log's.
-func (p *Parser) cutRequest(e *event.Event, req string, versioned bool) bool {
+// for without the line's end what looks like it may be a part of the path. A request line of eventlet's ends in a protocol, one of
+// a request log does not.
+func (p *Parser) cutRequest(e *event.Event, req string, f format) bool {
 	const key = `" status: `
+	versioned := f == novaEventlet || f == osloEventlet
 	if i := strings.LastIndex(req, key); i >= 0 {
 		c := cursor{s: req, i: i + len(key)}
-		c.num()
+		if c.num(); !c.bad && c.i < len(req) && c.i-i-len(key) != 3 {
+			return false
+		}
 		if !c.bad && strings.HasPrefix(req[c.i:], "  ") {
 			c.i++
 		}
@@ -79,10 +82,12 @@ func (p *Parser) cutRequest(e *event.Event, req string, versioned bool) bool {
 			c.lit("microversion: ")
 			c.word()
 		}
-		c.lit("time: ")
-		c.num()
-		c.lit(".")
-		c.num()
+		if f != placementRequestlog {
+			c.lit("time: ")
+			c.num()
+			c.lit(".")
+			c.num()
+		}
 		if c.bad && !c.ended || !c.bad && c.i != len(req) {
 			return false
 		}
@@ -115,7 +120,7 @@ func (p *Parser) cutRequest(e *event.Event, req string, versioned bool) bool {
 func (p *Parser) eventlet(s string, e *event.Event) Verdict {
 	q := strings.IndexByte(s, '"')
 	if q < 0 {
-		return Unparsed
+		return p.unquoted(p.eventletOf(e), s)
 	}
 	quotes := false // in the client's part
 	if q == 0 || s[q-1] != ' ' {
@@ -125,13 +130,16 @@ func (p *Parser) eventlet(s string, e *event.Event) Verdict {
 			return p.clfLine(s, e)
 		}
 		if sp < 0 || sp+1 >= len(s) || s[sp+1] != '"' {
-			return Unparsed
+			return p.unquoted(p.eventletOf(e), s)
 		}
 		q, quotes = sp+1, true
 	}
 	client := s[:q-1]
 	if strings.IndexByte(client, ' ') >= 0 {
-		return p.clfLine(s, e)
+		if v := p.clfLine(s, e); v != Unparsed || p.reason != "" || p.near.format != noFormat {
+			return v
+		}
+		return p.unquoted(p.eventletOf(e), s)
 	}
 
 	var t statusTail
@@ -161,22 +169,77 @@ func (p *Parser) eventlet(s string, e *event.Event) Verdict {
 			return Access
 		}
 	}
-	f := novaEventlet
-	if strings.HasSuffix(e.Logger, "neutron.wsgi") || strings.HasPrefix(e.Logger, "eventlet.") {
-		f = osloEventlet
-	}
+	f := p.eventletOf(e)
 	if isWSGIText(client) {
 		return Unparsed
 	}
-	if p.mask>>f&1 == 0 || !p.cutRequest(e, s[q+1:], true) {
+	if p.mask>>f&1 == 0 || !p.cutRequest(e, s[q+1:], f) {
 		if isRequestLine(s[q+1:]) {
-			return p.parts(f, atStatus, s[q:])
+			return p.statusParts(f, s[q:])
 		}
 		return Unparsed
 	}
 	p.clients(e, client, true)
 	access(e, f, basisEnd)
 	return Access
+}
+
+// eventletOf is the format that a logger's server writes.
+func (p *Parser) eventletOf(e *event.Event) format {
+	if strings.HasSuffix(e.Logger, "neutron.wsgi") || strings.HasPrefix(e.Logger, "eventlet.") {
+		return osloEventlet
+	}
+	return novaEventlet
+}
+
+// unquoted notes where a line parts that has an access line's end and no request in quotes.
+func (p *Parser) unquoted(f format, s string) Verdict {
+	_, rest, ok := field(s)
+	if ok && strings.Contains(rest, " status: ") && strings.Contains(rest, " len: ") {
+		return p.parts(f, atRequest, rest)
+	}
+	return Unparsed
+}
+
+// statusParts notes where ` status: NNN len: N …` parts from what a server writes behind its request. s begins at the request's quote.
+func (p *Parser) statusParts(f format, s string) Verdict {
+	const key = `" status: `
+	i := strings.LastIndex(s, key)
+	if i < 0 {
+		return p.parts(f, atStatus, s)
+	}
+	c := cursor{s: s, i: i + len(key)}
+	at := c.i
+	if _, ok := status3(c.word()); !ok {
+		return p.parts(f, atStatus, s[at:])
+	}
+	if at = c.i; strings.HasPrefix(c.rest(), " ") {
+		c.i++
+	}
+	c.lit("len: ")
+	if v := c.word(); c.bad || v != "None" && v != "-" && !allDigits(v) {
+		return p.parts(f, atSize, s[at:])
+	}
+	at = c.i
+	if f == novaRequestlog || f == placementRequestlog {
+		c.lit("microversion: ")
+		if c.word(); c.bad {
+			return p.parts(f, atTail, s[at:])
+		}
+		at = c.i
+	}
+	if f != placementRequestlog {
+		c.lit("time: ")
+		w := c.rest()
+		if j := space(w); j >= 0 {
+			w = w[:j]
+		}
+		if _, n, ok := seconds(w); c.bad || !ok || n < 6 {
+			return p.parts(f, atDuration, s[at:])
+		}
+		at = c.i + len(w)
+	}
+	return p.parts(f, atEnd, s[at:])
 }
 
 // isWSGIText reports whether the text before a quote cannot be a client: `(4211) accepted ('…` and other talk.

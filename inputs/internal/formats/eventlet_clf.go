@@ -31,18 +31,25 @@ func (p *Parser) clfLine(s string, e *event.Event) Verdict {
 		return Unparsed
 	}
 	client, date := s[:i], s[i+6:]
+	bare := e.Logger == ""
+	f := eventletCLF
+	if bare && !p.env.stderr {
+		f = wsgiref
+	}
 	if date[11] != ' ' || date[20] != ']' || date[21] != ' ' {
+		if date[2] == '/' && date[6] == '/' && date[20] == ']' {
+			p.parts(f, atTime, date)
+		}
 		return Unparsed
 	}
 	naive, utc, ok := p.clf(&p.spacedHour, date, ' ')
 	if !ok {
-		return p.parts(eventletCLF, atTime, date)
+		return p.parts(f, atTime, date)
 	}
-	bare := e.Logger == ""
 	rest := date[22:]
 	if rest == "" || rest[0] != '"' {
 		if !bare {
-			return Unparsed
+			return p.parts(f, atRequest, rest)
 		}
 		if strings.HasPrefix(rest, "code ") || strings.Contains(rest, "timed out") {
 			p.reason = ReasonWSGIRef
@@ -54,13 +61,15 @@ func (p *Parser) clfLine(s string, e *event.Event) Verdict {
 	t, ok := readCLFTail(rest)
 	// The line of oslo.log has a duration, else it is cut. So it is where a quote of the request stands for its end.
 	ok = ok && (t.timed || bare && !p.env.stderr) && (strings.IndexByte(rest[1:t.quote], '"') < 0 || endsInProtocol(rest[1:t.quote]))
-	f := eventletCLF
-	if ok && !t.timed || !ok && bare && !p.env.stderr {
-		f = wsgiref
+	if ok {
+		f = eventletCLF
+		if !t.timed {
+			f = wsgiref
+		}
 	}
 	if !ok {
 		if p.mask>>f&1 == 0 || !p.cutCLF(e, rest[1:]) {
-			return p.parts(f, atStatus, rest)
+			return p.clfParts(f, rest)
 		}
 	} else {
 		if !p.enabled(f) {
@@ -94,6 +103,37 @@ func (p *Parser) clfLine(s string, e *event.Event) Verdict {
 		p.fillByPath(e)
 	}
 	return Access
+}
+
+// clfParts notes where `" STATUS SIZE SECONDS` parts from what a server writes behind its request.
+func (p *Parser) clfParts(f format, s string) Verdict {
+	i := strings.LastIndex(s, `" `)
+	if i < 0 {
+		return p.parts(f, atStatus, s)
+	}
+	c := cursor{s: s, i: i + 2}
+	at := c.i
+	if _, ok := status3(c.word()); !ok {
+		return p.parts(f, atStatus, s[at:])
+	}
+	at = c.i
+	size, rest, more := field(c.rest())
+	if !more {
+		size = rest
+	}
+	if size != "-" && !allDigits(size) {
+		return p.parts(f, atSize, s[at:])
+	}
+	if f == wsgiref {
+		return p.parts(f, atEnd, s[at+len(size):])
+	}
+	if w, _, _ := strings.Cut(rest, " "); more {
+		at = len(s) - len(rest)
+		if _, n, ok := seconds(w); ok && n >= 6 {
+			return p.parts(f, atEnd, s[at+len(w):])
+		}
+	}
+	return p.parts(f, atDuration, s[at:])
 }
 
 // endsInProtocol reports whether a request line is whole.
@@ -152,6 +192,12 @@ func lastWord(s string, end int) (w string, space int) {
 	return s[i+1 : end], i
 }
 
+// isTransaction reports whether s is the begin of ` (txn: ID)`, or nothing.
+func isTransaction(s string) bool {
+	const key = " (txn: "
+	return strings.HasPrefix(key, s) || strings.HasPrefix(s, key) && space(s[len(key):]) < 0
+}
+
 // cutCLF takes what is left of a request whose line's end is missing. Nothing behind the request is taken.
 func (p *Parser) cutCLF(e *event.Event, req string) bool {
 	if i := strings.LastIndexByte(req, '"'); i >= 0 {
@@ -166,7 +212,8 @@ func (p *Parser) cutCLF(e *event.Event, req string) bool {
 		c.lit(" ")
 		c.num()
 		c.lit(".")
-		if c.bad && !c.ended {
+		c.num()
+		if c.bad && !c.ended || !c.bad && !isTransaction(c.rest()) {
 			return false
 		}
 		req = req[:i]

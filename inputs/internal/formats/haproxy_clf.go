@@ -43,7 +43,7 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	more := l.soFar // figures are not final
 	for k := range timers {
 		more = c.plus() || more
-		timers[k] = c.num()
+		timers[k] = c.signed()
 		c.lit(" ")
 	}
 	timersOK := !c.bad

@@ -76,7 +76,7 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 			more = true
 			c.i++
 		}
-		timers[count] = c.num()
+		timers[count] = c.signed()
 		if c.bad || c.i >= len(c.s) || c.s[c.i] != '/' {
 			count++
 			break
@@ -94,14 +94,20 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	if count != 5 {
 		return p.parts(haproxyHTTP, atDuration, c.rest())
 	}
-	status := c.num()
+	status := c.signed()
 	c.lit(" ")
-	if !c.bad && c.i < len(c.s) && c.s[c.i] == '+' {
+	if c.bad {
+		return p.parts(haproxyHTTP, atStatus, c.rest())
+	}
+	if c.i < len(c.s) && c.s[c.i] == '+' {
 		more = true
 		c.i++
 	}
 	size := c.num()
 	c.lit(" ")
+	if c.bad {
+		return p.parts(haproxyHTTP, atSize, c.rest())
+	}
 	reqCookie, respCookie, state := c.word(), c.word(), c.word()
 	var conns [5]int64
 	redispatched := false

@@ -26,6 +26,11 @@ func (p *Parser) ironic(s string, e *event.Event) Verdict {
 		return Unparsed
 	}
 	status, took, head, ok := ironicTail(target)
+	if !ok {
+		if at, rest, near := ironicParts(target); near {
+			return p.parts(ironicRequestlog, at, rest)
+		}
+	}
 	if !p.enabled(ironicRequestlog) {
 		if !ok {
 			p.notWanted(e, p.suspect)
@@ -74,6 +79,32 @@ func ironicTail(s string) (status int32, took time.Duration, head string, ok boo
 		}
 	}
 	return status, took, s[:j], true
+}
+
+// ironicParts finds where ` - STATUS (N.NNms)` parts from itself; near is false where it is only cut, or nowhere begun.
+func ironicParts(s string) (at place, rest string, near bool) {
+	i := strings.LastIndex(s, " - ")
+	if i < 0 {
+		return 0, "", false
+	}
+	c := cursor{s: s, i: i + 3}
+	if word := c.word(); word != "unknown" {
+		if _, ok := status3(word); !ok {
+			return atStatus, s[i+3:], !c.bad && strings.HasPrefix(c.rest(), "(") && strings.HasSuffix(s, "ms)")
+		}
+	}
+	from := c.i
+	c.lit("(")
+	c.num()
+	if !c.bad && strings.HasPrefix(c.rest(), ".") {
+		c.i++
+		c.num()
+	}
+	c.lit("ms)")
+	if c.bad {
+		return atDuration, s[from:], !c.ended
+	}
+	return atEnd, c.rest(), c.i < len(s)
 }
 
 // millis reads milliseconds such as `12.34` or `5`.

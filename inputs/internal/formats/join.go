@@ -35,6 +35,7 @@ type memory struct {
 	traceAt, multiAt, warnedAt int64 // where that was last seen
 
 	prefix prefix
+	fold   fold
 }
 
 // standing is how a line stands to those around it.

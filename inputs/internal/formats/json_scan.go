@@ -170,13 +170,15 @@ func (p *Parser) str(v string) string {
 		return v
 	}
 	d := p.arena.Alloc(len(v))[:0]
-	for i := 0; i < len(v); i++ {
-		if v[i] != '\\' || i+1 == len(v) {
-			d = append(d, v[i])
-			continue
+	for v != "" {
+		i := strings.IndexByte(v, '\\')
+		if i < 0 || i+1 == len(v) {
+			d = append(d, v...)
+			break
 		}
-		i++
-		switch v[i] {
+		d = append(d, v[:i]...)
+		n := 2
+		switch v[i+1] {
 		case 'n':
 			d = append(d, '\n')
 		case 'r':
@@ -188,16 +190,17 @@ func (p *Parser) str(v string) string {
 		case 'f':
 			d = append(d, '\f')
 		case 'u':
-			r, n := escapedRune(v[i-1:])
-			if n == 0 {
+			r, size := escapedRune(v[i:])
+			if size == 0 {
 				d = append(d, '\\', 'u')
-				continue
+				break
 			}
 			d = utf8.AppendRune(d, r)
-			i += n - 2
+			n = size
 		default:
-			d = append(d, v[i])
+			d = append(d, v[i+1])
 		}
+		v = v[i+n:]
 	}
 	return event.View(d)
 }

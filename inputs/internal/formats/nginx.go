@@ -58,8 +58,11 @@ func (p *Parser) nginxSkyline(s string, q int, l *apacheLine, e *event.Event) Ve
 		return p.parts(nginxSkylineLog, atDuration, s[q:])
 	}
 	upstream, rest, ok := quoted(strings.TrimPrefix(rest, " "))
-	if !ok || !isTimes(upstream) || !strings.HasPrefix(rest, ` "`) {
+	if !ok || !isTimes(upstream) {
 		return p.parts(nginxSkylineLog, atDuration, rest)
+	}
+	if !strings.HasPrefix(rest, ` "`) {
+		return p.parts(nginxSkylineLog, atRequest, rest)
 	}
 	req, rest, ok := quoted(rest[1:])
 	if !ok || rest == "" {

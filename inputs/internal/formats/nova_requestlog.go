@@ -25,20 +25,20 @@ func (p *Parser) requestlog(s string, which loggerKind, e *event.Event) Verdict 
 	}
 	q := requestQuote(s)
 	if q < 0 {
-		return Unparsed
+		return p.unquoted(f, s)
 	}
 	client := s[:q-1]
 	t, ok := requestTail(s)
 	if !ok || t.quote <= q || t.timed != (f == novaRequestlog) {
 		wanted, before := p.enabled(f), p.suspect
-		switch cut := p.cutRequest(e, s[q+1:], false); {
+		switch cut := p.cutRequest(e, s[q+1:], f); {
 		case !wanted && cut:
 			p.notWanted(e, before)
 			return Unparsed
 		case !wanted:
 			return Unparsed
 		case !cut:
-			return p.parts(f, atStatus, s[q:])
+			return p.statusParts(f, s[q:])
 		}
 		p.suspect |= openHead
 		p.decoded(e)

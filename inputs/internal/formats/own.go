@@ -503,6 +503,9 @@ func (p *Parser) matchRegex(s string, e *event.Event) Verdict {
 	return p.finishOwn(e, &r, ownRegex, basisStart)
 }
 
+// pathsAtOnce is how many members are looked for in one walk over an object.
+const pathsAtOnce = 16
+
 // jsonPath is one entry of the user's map.
 type jsonPath struct {
 	to   target
@@ -534,19 +537,39 @@ func compileJSON(m map[string]string) ([]jsonPath, error) {
 // readJSON reads an object with the user's map. An object without any of the members of the request is none of these.
 func (p *Parser) readJSON(s string, e *event.Event) Verdict {
 	r := ownRecord{attrs: p.attr()}
-	for i := range p.own.paths {
-		x := &p.own.paths[i]
-		v := member(s, x.keys[0])
-		if v == "" && len(x.keys) > 1 {
-			v = member(s, x.flat) // a flat object with dots in its names
-		} else {
-			for _, k := range x.keys[1:] {
-				v = member(v, k)
+	for paths := p.own.paths; len(paths) > 0; {
+		n := min(pathsAtOnce, len(paths))
+		var found [pathsAtOnce]string
+		findPaths(s, paths[:n], found[:n])
+		for i, v := range found[:n] {
+			if v != "" {
+				p.put(e, &r, &paths[i].to, p.str(v))
 			}
 		}
-		if v != "" {
-			p.put(e, &r, &x.to, p.str(v))
-		}
+		paths = paths[n:]
 	}
 	return p.finishOwn(e, &r, ownJSON, basisStart)
+}
+
+// findPaths looks for the members of the object that s is. Of two with one name the first counts. A path of several names is that of a
+// nested member, or of one of a flat object with dots in its names.
+func findPaths(s string, paths []jsonPath, found []string) {
+	var nested [pathsAtOnce]bool // found as such
+	m := walk(s)
+	for k, v, ok := m.next(); ok; k, v, ok = m.next() {
+		for i := range paths {
+			switch x := &paths[i]; {
+			case k == x.keys[0] && !nested[i]:
+				nested[i] = v != "null"
+				if nested[i] {
+					found[i] = v
+					for _, k := range x.keys[1:] {
+						found[i] = member(found[i], k)
+					}
+				}
+			case len(x.keys) > 1 && found[i] == "" && !nested[i] && k == x.flat && v != "null":
+				found[i] = v
+			}
+		}
+	}
 }

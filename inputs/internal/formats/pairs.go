@@ -57,9 +57,7 @@ func (p *Parser) secondLine(s string, e *event.Event) Verdict {
 	status, ok := status3(word)
 	if !ok {
 		if status, ok = namedStatus(word); !ok {
-			p.reason = ReasonStartDone
-			p.parts(startDonePair, atStatus, s[i+len(returned):])
-			return Service
+			return p.parts(startDonePair, atStatus, s[i+len(returned):])
 		}
 	}
 	if !p.enabled(startDonePair) {

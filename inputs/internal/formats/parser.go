@@ -139,7 +139,8 @@ type Parser struct {
 	text                 string // what it says, without its prefix
 	stripped, unstripped string // without and with what stands before the text; see standing
 
-	quoted bool // the line's context holds a quote
+	quoted   bool // the line's context holds a quote
+	inMiddle bool // see Continues
 
 	buf []byte
 }
@@ -455,6 +456,9 @@ func (p *Parser) peel(s string, e *event.Event) Verdict {
 		case 'T':
 			return p.zonedLine(s, e)
 		}
+	}
+	if s[0] == 0x1b {
+		return Unparsed // a colour, with which nothing begins: see uncoloured
 	}
 	if c := s[0]; c < '0' || c > '9' {
 		if strings.HasPrefix(s, "beast: 0x") {

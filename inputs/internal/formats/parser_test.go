@@ -6,9 +6,11 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
 	"github.com/stacktrail/stacktrail/plugins/schema"
@@ -361,9 +363,54 @@ func checkEvent(t testing.TB, line []byte, e *event.Event, v Verdict, reason str
 			}
 		}
 	}
+	checkFigures(t, line, e)
 	var s schema.Scratch
 	if out := schema.NewEncoder(schema.EncodeOptions{}).Encode(nil, e, &s); !json.Valid(out) {
 		t.Fatalf("%q: %s is no JSON", line, out)
+	}
+}
+
+// checkFigures holds that figures and attributes are on the line too.
+func checkFigures(t testing.TB, line []byte, e *event.Event) {
+	t.Helper()
+	bare := bytes.ReplaceAll(bytes.ReplaceAll(line, []byte{'0'}, nil), []byte{'\\'}, nil) // in JSON a backslash in front changes no digit
+	figure := func(name string, n int64) {
+		// Zeros may stand in front, and fractions be cut: what is left must be there.
+		digits := strings.ReplaceAll(strconv.FormatInt(max(n, -n), 10), "0", "")
+		if !bytes.Contains(bare, []byte(digits)) && !bytes.Contains(line, []byte(`\u`)) && !bytes.Contains(line, []byte(`"MESSAGE":[`)) && !bytes.Contains(line, []byte(`\x`)) && !bytes.ContainsRune(line, 0x1b) {
+			t.Fatalf("%q: %s is %d, and no such figure is on the line", line, name, n)
+		}
+	}
+	if e.Has&event.HasStatus != 0 && !bytes.Contains(line, []byte("HTTP ")) { // which has names of statuses
+		figure("status", int64(e.Status))
+	}
+	if e.Has&event.HasSize != 0 {
+		figure("size", e.Size)
+	}
+	if e.Has&event.HasProcessID != 0 {
+		figure("process", e.ProcessID)
+	}
+	for i := range e.Extra {
+		x := &e.Extra[i]
+		switch {
+		case x.Key == "attributes":
+			var a map[string]any
+			if err := json.Unmarshal([]byte(x.Value.Str()), &a); err != nil {
+				t.Fatalf("%q: attributes %q: %v", line, x.Value.Str(), err)
+			}
+			for k, v := range a {
+				if s, ok := v.(string); ok && !decodes(line, e) && utf8.Valid(line) && !bytes.Contains(line, []byte(s)) {
+					t.Fatalf("%q: %s is %q, which is not on the line", line, k, s)
+				}
+				if n, ok := v.(float64); ok && strings.HasSuffix(k, "_int") && n < 1e15 {
+					figure(k, int64(n))
+				}
+			}
+		case x.Value.Kind() == event.String && x.Key != "original":
+			if s := x.Value.Str(); !decodes(line, e) && !bytes.Contains(line, []byte(s)) {
+				t.Fatalf("%q: %s is %q, which is not on the line", line, x.Key, s)
+			}
+		}
 	}
 }
 
@@ -447,6 +494,9 @@ func FuzzParse(f *testing.F) {
 	for _, l := range realLike(f) {
 		f.Add([]byte(l), "nova-api.log")
 	}
+	for _, w := range wrapped {
+		f.Add([]byte(w.line), w.file)
+	}
 	for _, path := range goldenFiles(f) {
 		g := readGolden(f, path)
 		f.Add(bytes.Join(g.lines, []byte("\n")), g.file)
@@ -468,6 +518,7 @@ func TestCachedHourIsTheLinesOwn(t *testing.T) {
 		{"apache-combined", "02/Mar/2026:10:15:30"},
 		{"apache-reqid", "2026-03-02T10:15:30"},
 		{"haproxy-http", "02/Mar/2026:10:15:30"},
+		{"swift-proxy", "02/Mar/2026/10/15/30"},
 	} {
 		i := slices.IndexFunc(usual, func(u struct{ format, file, line string }) bool { return u.format == c.format })
 		line := usual[i].line

@@ -33,12 +33,15 @@ func (p *Parser) beast(s string, e *event.Event) Verdict {
 		return p.parts(rgwBeast, atTime, tail)
 	}
 	end := strings.IndexByte(tail, ']')
-	if end < 0 || !strings.HasPrefix(tail[end:], `] "`) {
+	if end < 0 {
 		return p.parts(rgwBeast, atTime, tail)
 	}
 	at, ok := p.beastTime(tail[1:end])
 	if !ok {
 		return p.parts(rgwBeast, atTime, tail)
+	}
+	if !strings.HasPrefix(tail[end:], `] "`) {
+		return p.parts(rgwBeast, atRequest, tail[end:])
 	}
 	req, rest, ok := quoted(tail[end+2:])
 	if !ok || rest == "" {

@@ -102,6 +102,59 @@ func TestRealLinesDamaged(t *testing.T) {
 	}
 }
 
+// TestEveryFormatDamaged does the same to a line of each format, in envelopes and by formats of the user's own, and to lines that look like
+// requests and are none.
+func TestEveryFormatDamaged(t *testing.T) {
+	type damaged struct {
+		name, file, line string
+		options          Options
+	}
+	var lines []damaged
+	for _, u := range usual {
+		lines = append(lines, damaged{u.format, u.file, u.line, Options{}})
+	}
+	for _, w := range wrapped {
+		lines = append(lines, damaged{w.name, w.file, w.line, w.options})
+	}
+	for _, l := range noRequests {
+		lines = append(lines, damaged{"none", "nova-api.log", l, Options{}})
+	}
+	lines = append(lines, damaged{"regex", "x.log", "192.0.2.9 GET /v3/volumes?limit=2 HTTP/1.1 -> 200 in 1.5 ms", Options{
+		Regex: `^(?P<client>\S+) (?P<request>.+) -> (?P<api_response_code_int>\d{3}) in (?P<api_response_time_ms>[\d.]+) ms$`,
+	}})
+	r := rand.New(rand.NewPCG(9, 10))
+	for i, l := range lines {
+		few, all := newParser(t, l.file, l.options), newParser(t, l.file, l.options)
+		few.all, few.audit, all.all, all.audit = false, l.options.Records != AccessOnly, true, true
+		check := func(what string, damaged []byte) {
+			few.File(l.file, mtime)
+			all.File(l.file, mtime)
+			e, v := parseBoth(t, few, all, damaged)
+			if l.name == "none" && v == Access && e.Has&event.HasStatus != 0 {
+				t.Fatalf("%s: %q has status %d, and %q tells of no request", what, damaged, e.Status, l.line)
+			}
+		}
+		check("whole", []byte(l.line))
+		for at := range len(l.line) {
+			check("cut", []byte(l.line[:at]))
+			check("begun late", []byte(l.line[at:]))
+		}
+		b := []byte(l.line)
+		for at, was := range b {
+			for _, c := range []byte{was ^ 1<<r.UintN(8), was ^ 1, "\" \\\x00\xff-"[r.IntN(6)]} {
+				b[at] = c
+				check("flipped", b)
+			}
+			b[at] = was
+		}
+		if l.name != "none" {
+			check("doubled", []byte(l.line+l.line))
+			check("glued", []byte(l.line+lines[(i+1)%len(lines)].line))
+			check("glued with a space", []byte(l.line+" "+lines[(i+1)%len(lines)].line))
+		}
+	}
+}
+
 // TestOneFormatAloneReadsAsAutoDoes holds that naming the format of a file changes no byte of its records.
 func TestOneFormatAloneReadsAsAutoDoes(t *testing.T) {
 	lines := realLines(t, 1)
@@ -145,10 +198,10 @@ func TestOneFormatAloneReadsAsAutoDoes(t *testing.T) {
 	}
 }
 
-// TestLinesThatLookLikeRequestsAndAreNone are the traps of the logs of services.
-func TestLinesThatLookLikeRequestsAndAreNone(t *testing.T) {
+// noRequests are the traps of the logs of services.
+var noRequests = func() []string {
 	const oslo = "2026-03-02 10:15:30.123 4211 "
-	for _, l := range []string{
+	return []string{
 		oslo + `DEBUG urllib3.connectionpool [-] "POST /v2.0/tokens HTTP/1.1" 200 10417 _make_request /usr/lib/python3/dist-packages/urllib3/connectionpool.py:442`,
 		oslo + `DEBUG urllib3.connectionpool [None req-0f1d2c3b-4a59-4e68-9c77-8b86a5945a01 - - - - - -] http://ctl:5000 "GET /v3/auth/tokens HTTP/1.1" 200 None`,
 		oslo + `DEBUG keystoneauth.session [-] REQ: curl -g -i -X GET http://192.0.2.2:8774/v2.1/servers -H "Accept: application/json"`,
@@ -167,7 +220,11 @@ func TestLinesThatLookLikeRequestsAndAreNone(t *testing.T) {
 		`Mar  2 10:15:30 ctl1 haproxy[14]: Connect from 192.0.2.9:35430 to 192.0.2.1:443 (nova_api/HTTP)`,
 		`SIGPIPE: writing to a closed pipe/socket/fd (probably the client disconnected) on request /v2.1/servers (ip 192.0.2.9) !!!`,
 		`{"message": "http://ctl:5000 \"GET /v3 HTTP/1.1\" 200 None", "name": "urllib3.connectionpool", "levelname": "DEBUG", "created": 1772446530.1, "context": {}}`,
-	} {
+	}
+}()
+
+func TestLinesThatLookLikeRequestsAndAreNone(t *testing.T) {
+	for _, l := range noRequests {
 		p := newParser(t, "nova-api.log", Options{})
 		if e, v := parse(p, l); v != Service || e.Has&event.HasStatus != 0 {
 			t.Errorf("%s: verdict %d, %s, status %d", l, v, p.Reason(), e.Status)

@@ -22,6 +22,11 @@ func digits(s string) (n int64, ok bool) {
 	return n, true
 }
 
+func allDigits(s string) bool {
+	_, ok := digits(s)
+	return ok
+}
+
 // status3 reads a status of three digits.
 func status3(s string) (int32, bool) {
 	if len(s) != 3 {
@@ -54,11 +59,28 @@ func seconds(s string) (d time.Duration, decimals int, ok bool) {
 
 // field cuts s at the first space; ok is false without one.
 func field(s string) (head, tail string, ok bool) {
-	before, after, ok := strings.Cut(s, " ")
-	if !ok {
+	i := space(s)
+	if i < 0 {
 		return "", s, false
 	}
-	return before, after, true
+	return s[:i], s[i+1:], true
+}
+
+// space finds the first space; -1 if there is none. Most words are short, and a search of its own costs more than a few steps.
+func space(s string) int {
+	const few = 8
+	for i := 0; i < min(few, len(s)); i++ {
+		if s[i] == ' ' {
+			return i
+		}
+	}
+	if len(s) <= few {
+		return -1
+	}
+	if i := strings.IndexByte(s[few:], ' '); i >= 0 {
+		return few + i
+	}
+	return -1
 }
 
 // trimColour takes the terminal's reset from the end of a line: oslo.log's, and as Apache's error log spells it.

@@ -51,7 +51,7 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 	n := 0
 	rest := s
 	for n < len(f) {
-		i := strings.IndexByte(rest, ' ')
+		i := space(rest)
 		if i < 0 {
 			f[n] = rest
 			n++
@@ -70,7 +70,7 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 		}
 		return Unparsed
 	}
-	sec, ok := swiftDate(f[swDate])
+	sec, ok := p.swiftDate(f[swDate])
 	if !ok {
 		return p.parts(swiftProxyLog, atTime, s[len(f[0])+len(f[1])+2:])
 	}
@@ -86,14 +86,19 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 		}
 	}
 	status, hasStatus := status3(f[swStatus])
+	took, _, timed := seconds(f[swTook])
 	switch {
 	case !isMethod(f[swMethod]) && (f[swMethod] != "" || !cut) && f[swMethod] != "-":
-		return p.parts(swiftProxyLog, atRequest, s[len(s)-len(rest):])
+		return p.parts(swiftProxyLog, atRequest, fromField(s, swMethod))
 	case cut:
 	case !hasStatus:
-		return p.parts(swiftProxyLog, atStatus, s[len(s)-len(rest):])
+		return p.parts(swiftProxyLog, atStatus, fromField(s, swStatus))
 	case n < swStart || rest != "":
 		return p.swiftShort(e, &f, n, rest)
+	case f[swSent] != "-" && !allDigits(f[swSent]):
+		return p.parts(swiftProxyLog, atSize, fromField(s, swSent))
+	case f[swTook] != "-" && !timed:
+		return p.parts(swiftProxyLog, atDuration, fromField(s, swTook))
 	}
 	if !p.enabled(swiftProxyLog) {
 		return Unparsed
@@ -120,7 +125,7 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 		e.SetSize(sent)
 		e.SetBool(event.BoolSizeIncludesHeaders, false)
 	}
-	if took, _, ok := seconds(f[swTook]); ok {
+	if timed {
 		e.SetDuration(took)
 	}
 	if isID(f[swUser]) {
@@ -152,6 +157,14 @@ var swiftTexts = [swiftFields]string{
 	swStart: `,"swift_start_time":`, swEnd: `,"swift_end_time":`, swPolicy: `,"swift_policy_index":`,
 }
 
+// fromField is the line from its nth field on.
+func fromField(s string, n int) string {
+	for range n {
+		_, s, _ = field(s)
+	}
+	return s
+}
+
 // swiftShort takes a line that has another number of fields than any release writes: its end is missing, so the last field
 // there is not taken.
 func (p *Parser) swiftShort(e *event.Event, f *[swiftFields]string, n int, rest string) Verdict {
@@ -161,7 +174,7 @@ func (p *Parser) swiftShort(e *event.Event, f *[swiftFields]string, n int, rest 
 	if !p.enabled(swiftProxyLog) {
 		return Unparsed
 	}
-	sec, _ := swiftDate(f[swDate])
+	sec, _ := p.swiftDate(f[swDate])
 	e.Time = time.Unix(sec, 0).UTC()
 	f[n-1] = ""
 	p.swiftRequest(e, f)
@@ -216,16 +229,25 @@ func isSwiftDate(s string) bool {
 }
 
 // swiftDate reads `02/Jan/2006/15/04/05`, in UTC.
-func swiftDate(s string) (sec int64, ok bool) {
+func (p *Parser) swiftDate(s string) (sec int64, ok bool) {
 	if !isSwiftDate(s) {
 		return 0, false
 	}
-	d, mon, c, y, h, m, ss := two(s, 0), month(s[3:6]), two(s, 7), two(s, 9), two(s, 12), two(s, 15), two(s, 18)
-	if d < 1 || d > 31 || mon == 0 || c > 99 || y > 99 || h > 23 || m > 59 || ss > 60 {
+	h := &p.clfHour // other formats have another byte before the hour
+	k0, k1 := le64(s, 0), le64(s, 6)
+	if k0 != h.k0 || k1 != h.k1 || !h.ok {
+		h.k0, h.k1 = k0, k1
+		c, y := two(s, 7), two(s, 9)
+		h.ok = false
+		if c > 99 || y > 99 || !h.set(p.loc, int(c)*100+int(y), month(s[3:6]), int(two(s, 0)), int(two(s, 12))) {
+			return 0, false
+		}
+	}
+	m, ss := two(s, 15), two(s, 18)
+	if m > 59 || ss > 60 {
 		return 0, false
 	}
-	t := time.Date(int(c)*100+int(y), time.Month(mon), int(d), int(h), int(m), int(ss), 0, time.UTC)
-	return t.Unix(), t.Day() == int(d) || ss == 60
+	return h.naive + int64(m)*60 + int64(ss), true
 }
 
 // epoch reads seconds since 1970 with a fraction, such as 1772446530.671491099.
@@ -251,13 +273,18 @@ func (p *Parser) percent(s string) string {
 		return s
 	}
 	d := p.arena.Alloc(len(s))[:0]
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) && hexValue[s[i+1]] >= 0 && hexValue[s[i+2]] >= 0 {
+	for {
+		i := strings.IndexByte(s, '%')
+		if i < 0 {
+			return event.View(append(d, s...))
+		}
+		d = append(d, s[:i]...)
+		if i+2 < len(s) && hexValue[s[i+1]] >= 0 && hexValue[s[i+2]] >= 0 {
 			d = append(d, byte(hexValue[s[i+1]])<<4|byte(hexValue[s[i+2]]))
 			i += 2
-			continue
+		} else {
+			d = append(d, '%')
 		}
-		d = append(d, s[i])
+		s = s[i+1:]
 	}
-	return event.View(d)
 }

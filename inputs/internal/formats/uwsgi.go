@@ -31,9 +31,9 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	c.lit("[pid: ")
 	pid := c.num()
 	c.lit("|app: ")
-	app := c.num()
+	app := c.signed()
 	c.lit("|req: ")
-	req := c.num()
+	req := c.signed()
 	c.lit("/")
 	total := c.num()
 	c.lit("] ")
@@ -63,8 +63,7 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	}
 	naive, utc, ok := p.ctime(s[c.i:])
 	if !ok {
-		p.reason = ReasonBadTime
-		return Unparsed
+		return p.parts(uwsgiDefault, atTime, c.rest())
 	}
 	if !p.enabled(uwsgiDefault) {
 		return Unparsed
@@ -97,7 +96,7 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	}
 	if !cut && !t.read(&c) {
 		if !c.ended {
-			return p.parts(uwsgiDefault, atTail, c.rest())
+			return p.parts(uwsgiDefault, t.at, c.rest())
 		}
 		cut = true
 	}
@@ -173,12 +172,18 @@ type uwsgiTail struct {
 	size, status, headers, headerBytes, switches, core int64
 	took                                               time.Duration
 	via, proto                                         string
+
+	at place // what was read last
 }
 
 // read takes the tail; false if it is not there whole.
 func (t *uwsgiTail) read(c *cursor) bool {
+	t.at = atSize
 	t.size = c.num()
 	c.lit(" bytes in ")
+	if !c.bad {
+		t.at = atDuration
+	}
 	n := c.num()
 	if c.bad {
 		return false
@@ -198,6 +203,7 @@ func (t *uwsgiTail) read(c *cursor) bool {
 		c.i += len("via ")
 		t.via = strings.TrimSuffix(c.word(), "()")
 	}
+	t.at = atTail
 	c.lit("(")
 	if c.bad {
 		return false
@@ -231,8 +237,12 @@ func (t *uwsgiTail) finish(c *cursor) bool {
 
 // rest reads `STATUS) N headers in N bytes (N switches on core N)` to the line's end.
 func (t *uwsgiTail) rest(c *cursor) bool {
-	t.status = c.num()
+	t.at = atStatus
+	t.status = c.signed()
 	c.lit(") ")
+	if !c.bad {
+		t.at = atTail
+	}
 	t.headers = c.num()
 	c.lit(" headers in ")
 	t.headerBytes = c.num()

@@ -88,11 +88,8 @@ func newJoiner(c Config) (joiner, error) {
 	return j, nil
 }
 
-// Joins reports whether records can have several lines.
-func (m *Maker) Joins() bool { return m.join.enabled }
-
 // Continuable reports whether a line that follows could continue the last record.
-func (m *Maker) Continuable() bool { return m.join.last != far }
+func (m *Maker) Continuable() bool { return m.join.last != far || m.unfinished() }
 
 // StopAt has Join use nothing from that offset of the stream on: it looks at what stands there only to tell how the record before it
 // ends.
@@ -123,13 +120,13 @@ func (m *Maker) Join(b *event.Batch, block []byte, at int64, limit int, end End)
 	defer m.putTools(m.takeTools())
 	j, r := &m.join, &m.join.rec
 	if !j.enabled {
-		used = m.plain(b, block, at, limit, end == Closed)
-		return used, used, 0
+		return m.plain(b, block, at, limit, end)
 	}
-	n, lines, events := 0, 0, len(b.Events)
-	for done < len(block) && (n < limit && at+int64(done) < m.stop || r.open) {
+	n, lines, events, complete := 0, 0, len(b.Events), 0
+	for done < len(block) && (n < limit && at+int64(done) < m.stop || r.open || m.among(at+int64(done))) {
 		line, next, cut := m.line(block, done, end)
 		where := at + int64(done)
+		among := m.among(where)
 		if r.open && (next == 0 && len(block)-done > j.peek || next-done > j.peek+1) {
 			m.beyond(b, block, done, where)
 			continue
@@ -153,8 +150,24 @@ func (m *Maker) Join(b *event.Batch, block []byte, at int64, limit int, end End)
 			}
 			continue
 		}
-		memory := m.parser.Memory()
-		raw := line
+		memory, outs := m.parser.Memory(), m.outputs()
+		raw, a, f := line, assembled{}, byItself
+		if m.outs != nil || formats.IsPart(line) {
+			a, f = m.assemble(b, block, done, next, line, at, end)
+		}
+		if f == later {
+			complete, need = bytes.LastIndexByte(block, '\n')+1, m.max+2
+			break
+		}
+		if f == passed {
+			m.pass(next)
+			lines++
+			done = next
+			continue
+		}
+		if f == begins {
+			line, raw, cut = a.text, a.raw, a.cut
+		}
 		line, decoded := m.decode(b, line, where)
 		e, v, part := m.look(b, line, where)
 		if r.open && part == formats.Rest && m.fits(next, e.Time) {
@@ -168,10 +181,14 @@ func (m *Maker) Join(b *event.Batch, block []byte, at int64, limit int, end End)
 		if r.open {
 			m.close(b, block, part == formats.Rest)
 		}
-		if n >= limit || where >= m.stop {
+		if (n >= limit || where >= m.stop) && !among {
 			b.Undo()
 			m.parser.Recall(memory)
+			m.recall(outs)
 			break
+		}
+		if among {
+			part = formats.Whole // a batch cannot end here, so no record can stay open
 		}
 		n++
 		lines++
@@ -180,12 +197,17 @@ func (m *Maker) Join(b *event.Batch, block []byte, at int64, limit int, end End)
 			open: part != formats.Whole && len(line) < m.max, from: done, to: next, lines: 1,
 			time: e.Time, decoded: decoded, memory: memory, last: j.last, line: raw, event: len(b.Events) - 1,
 		}
+		if m.outs != nil {
+			m.outs.before = outs
+		}
 		e.Offset = where
 		m.begin(b, e, line, v)
 		r.truncated = cut || torn && r.kept
 		m.place(part, where)
 		if !r.open {
-			m.close(b, block, false)
+			if e := m.close(b, block, false); e != nil && f == begins {
+				a.mark(e)
+			}
 		}
 		done = next
 	}
@@ -193,7 +215,7 @@ func (m *Maker) Join(b *event.Batch, block []byte, at int64, limit int, end End)
 	if r.open && end == More {
 		used = r.from
 		lines -= m.giveUp(b)
-		need = max(j.maxBytes, r.to-r.from) + j.peek + 2
+		need = max(j.maxBytes, r.to-r.from) + j.peek + 2 + need
 	} else if r.open {
 		if e := m.close(b, block, false); e != nil && end == Quiet {
 			e.Length = int64(r.to - r.from)
@@ -203,7 +225,18 @@ func (m *Maker) Join(b *event.Batch, block []byte, at int64, limit int, end End)
 	m.tally("lines", "", int64(lines))
 	m.tally("bytes", "", int64(used))
 	m.tally("events", "", int64(len(b.Events)-events))
-	return used, done, need
+	return used, max(done, complete), need
+}
+
+// pass passes over a part of a line that was assembled before.
+func (m *Maker) pass(next int) {
+	r := &m.join.rec
+	if !r.open {
+		m.tally("joined", "", 1)
+		return
+	}
+	r.to, r.text = next, -1
+	r.lines++
 }
 
 func (m *Maker) patterns() bool { return m.join.start != nil || m.join.rest != nil }
@@ -239,6 +272,7 @@ func (m *Maker) look(b *event.Batch, line []byte, where int64) (*event.Event, fo
 // beyond closes the open record before a line that is too long to be joined. Whether it would have been shows in its beginning.
 func (m *Maker) beyond(b *event.Batch, block []byte, from int, where int64) {
 	memory := m.parser.Memory()
+	m.parser.Continues(false)
 	head, _ := m.decode(b, block[from:from+m.join.peek], where)
 	_, _, part := m.look(b, head, where)
 	b.Undo()
@@ -306,6 +340,9 @@ func (m *Maker) giveUp(b *event.Batch) int {
 		b.Undo()
 	}
 	m.parser.Recall(r.memory)
+	if m.outs != nil {
+		m.outs.now = m.outs.before
+	}
 	m.join.last = r.last
 	r.open = false
 	return r.lines

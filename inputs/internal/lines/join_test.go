@@ -512,6 +512,8 @@ func TestARecordThatIsClosedByTimeHasItsLengthInItsID(t *testing.T) {
 func FuzzJoin(f *testing.F) {
 	for seed := range uint64(20) {
 		f.Add(randomLog(rand.New(rand.NewPCG(seed, 2)), 10), seed)
+		parts, _ := containerLog(rand.New(rand.NewPCG(seed, 4)), seed%2 == 0, 5)
+		f.Add(parts, seed)
 	}
 	f.Fuzz(func(t *testing.T, text string, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 3))

@@ -33,6 +33,9 @@ type Maker struct {
 	ofFormat int64  // how many of it were not tallied so far
 
 	join   joiner
+	outs   *container // nil where no line is a part of one
+	parts  []physical // of the line in hand; kept for the next one
+	texts  [][]byte   // the same
 	latin1 bool
 	stop   int64 // see StopAt
 
@@ -131,6 +134,7 @@ func (m *Maker) Fresh(o Options) *Maker { return newMaker(m.common, m.parser.Fre
 func (m *Maker) File(path, found string, mtime time.Time) {
 	m.path = found
 	m.join.last = far
+	m.outs = nil
 	m.parser.File(path, mtime)
 }
 
@@ -142,10 +146,6 @@ func (m *Maker) MaxLine() int { return m.max }
 // stays unused; if end is set, it is a record that is flagged as truncated. A record of several lines ends with the block at the
 // latest: who can show them again calls Join. b.ReadAt must be set.
 func (m *Maker) Fill(b *event.Batch, block []byte, at int64, limit int, end bool) (used int) {
-	if !m.join.enabled {
-		defer m.putTools(m.takeTools())
-		return m.plain(b, block, at, limit, end)
-	}
 	last := Flush
 	if end {
 		last = Closed
@@ -154,31 +154,47 @@ func (m *Maker) Fill(b *event.Batch, block []byte, at int64, limit int, end bool
 	return used
 }
 
-// plain is Fill where no record has several lines.
-func (m *Maker) plain(b *event.Batch, block []byte, at int64, limit int, end bool) (used int) {
+// plain is Join where records have one line, but for those that a container's runtime cut.
+func (m *Maker) plain(b *event.Batch, block []byte, at int64, limit int, end End) (used, done, need int) {
 	n, events := 0, len(b.Events)
-	for used < len(block) && n < limit {
+lines:
+	for used < len(block) && (n < limit && at+int64(used) < m.stop || m.among(at+int64(used))) {
 		i := bytes.IndexByte(block[used:], '\n')
 		cut := false
 		next := used + i + 1
 		if i < 0 {
-			if !end {
+			if end != Closed {
 				break
 			}
 			i, next, cut = len(block)-used, len(block), true
 		}
-		n++
 		line := block[used : used+i]
 		if len(line) > m.max {
 			line, cut = line[:m.max], true
 		}
-		m.add(b, line, at+int64(used), cut)
+		if m.outs != nil || formats.IsPart(line) {
+			a, f := m.assemble(b, block, used, next, trimEnd(line), at, end)
+			switch f {
+			case later:
+				done, need = bytes.LastIndexByte(block, '\n')+1, m.max+2
+				break lines
+			case passed:
+				m.tally("joined", "", 1)
+			case begins:
+				m.assembled(b, &a, at+int64(used))
+			default:
+				m.add(b, line, nil, at+int64(used), cut)
+			}
+		} else {
+			m.add(b, line, nil, at+int64(used), cut)
+		}
+		n++
 		used = next
 	}
 	m.tally("lines", "", int64(n))
 	m.tally("bytes", "", int64(used))
 	m.tally("events", "", int64(len(b.Events)-events))
-	return used
+	return used, max(used, done), need
 }
 
 // FillCut appends the one line that head, which lives in the batch's arena, is the beginning of: it stands at offset at of the
@@ -186,13 +202,15 @@ func (m *Maker) plain(b *event.Batch, block []byte, at int64, limit int, end boo
 func (m *Maker) FillCut(b *event.Batch, head []byte, at, length int64) {
 	defer m.putTools(m.takeTools())
 	events := len(b.Events)
-	m.add(b, head[:min(len(head), m.max)], at, true)
+	m.parser.Continues(false)
+	m.add(b, head[:min(len(head), m.max)], nil, at, true)
 	m.tally("events", "", int64(len(b.Events)-events))
 	m.tally("lines", "", 1)
 	m.tally("bytes", "", length)
 }
 
-func (m *Maker) add(b *event.Batch, line []byte, at int64, cut bool) {
+// add appends the record of a line and returns its event, if it has one. text is the line if it does not stand in the file as it is.
+func (m *Maker) add(b *event.Batch, line, text []byte, at int64, cut bool) *event.Event {
 	if n := len(line); n > 0 && line[n-1] == '\r' {
 		line = line[:n-1]
 	}
@@ -201,11 +219,13 @@ func (m *Maker) add(b *event.Batch, line []byte, at int64, cut bool) {
 	}
 	if len(line) == 0 {
 		m.tally("skipped", "empty", 1)
-		return
+		return nil
 	}
-	text := line
+	if text == nil {
+		text = line
+	}
 	if at == 0 || m.latin1 {
-		text, _ = m.decode(b, line, at)
+		text, _ = m.decode(b, text, at)
 	}
 	e := b.Append()
 	m.parser.At(at)
@@ -218,12 +238,13 @@ func (m *Maker) add(b *event.Batch, line []byte, at int64, cut bool) {
 	} else if name, why, keep := m.judge(e, v); !keep {
 		m.tally(name, why, 1)
 		b.Undo()
-		return
+		return nil
 	} else if name != "" {
 		m.tally(name, why, 1)
 	}
 	e.Offset = at
 	m.finish(b, e, v, line, cut)
+	return e
 }
 
 // judge says how a record counts, if not as an event alone, and whether it is an event.
@@ -320,6 +341,13 @@ func (m *Maker) Prime(data []byte, at int64) {
 		if line = line[:min(len(line), m.max)]; len(line) == 0 {
 			continue
 		}
+		p, o, in, ok := m.piece(line, where)
+		if ok {
+			if o.open = far; p.More {
+				o.open, o.at = where, p.Time()
+			}
+		}
+		m.parser.Continues(in)
 		line, _ = m.decode(b, line, where)
 		_, _, part := m.look(b, line, where)
 		m.place(part, where)
