@@ -33,7 +33,7 @@ type Config struct {
 	Original bool              `yaml:"original" doc:"Keep the line as it was in the field original."`
 	Observed bool              `yaml:"observed" doc:"Set observed_date to the time at which the line was read."`
 	Timezone string            `yaml:"timezone" doc:"Zone of times that are written without one: Local, UTC or an IANA name such as Europe/Paris."`
-	MaxLine  conf.Size         `yaml:"max_line" min:"1KiB" max:"64MiB" doc:"A longer line is cut here and flagged truncated_bool; the rest of it is skipped."`
+	MaxLine  conf.Size         `yaml:"max_line" min:"1KiB" max:"64MiB" doc:"A longer line, or one that a container runtime wrote in more parts, is cut here and flagged truncated_bool; the rest of it is skipped."`
 	Encoding string            `yaml:"encoding" enum:"utf-8|latin-1" doc:"How the text is encoded. utf-8: a byte order mark at the beginning is left out, and bytes that are no UTF-8 reach outputs as U+FFFD. latin-1: each byte is one character. Control characters, NULs among them, stay and are escaped in JSON; a CR before the end of a line goes. A file in UTF-16 is refused: it is named in the log and by readyz, and looked at again later."`
 
 	Multiline Multiline `yaml:"multiline" doc:"Which lines make one record. The lines of tracebacks, of uWSGI's messages, of Python's warnings and of messages with several lines are joined without any of this, where the lines of services are events (records: all); an access line is always a record by itself."`
@@ -60,7 +60,7 @@ type Multiline struct {
 	Continue string        `yaml:"continue" doc:"Regular expression (RE2) for lines that continue the record before them."`
 	MaxLines int           `yaml:"max_lines" min:"1" max:"100000" doc:"A record of more lines is cut here and flagged truncated_bool; the rest of it is a record of its own, flagged as well."`
 	MaxBytes conf.Size     `yaml:"max_bytes" min:"1KiB" max:"1MiB" doc:"The same for a record of more bytes."`
-	Timeout  time.Duration `yaml:"timeout" min:"10ms" max:"5m" doc:"How long a file must not have grown for its last record to be complete without the beginning of another one, and how far apart, by their own times, the lines of one record can be."`
+	Timeout  time.Duration `yaml:"timeout" min:"10ms" max:"5m" doc:"How long a file must not have grown for its last record to be complete without the beginning of another one, and how far apart, by their own times, the lines of one record, or the parts of one container line, can be."`
 }
 
 // Defaults returns the configuration that inputs start from.
