@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -59,8 +60,17 @@ func packageDoc(s plugins.Spec) (string, error) {
 	if len(texts) != 1 {
 		return "", fmt.Errorf("%s has %d package comments", dir, len(texts))
 	}
+	text := markdown(texts[0])
+	if rest, ok := strings.CutPrefix(text, "Package "+s.Name+" "); ok {
+		return "`" + s.Name + "` " + rest, nil
+	}
+	return text, nil
+}
+
+// markdown returns a comment as Markdown, its examples as fenced blocks.
+func markdown(text string) string {
 	var p comment.Parser
-	doc := p.Parse(texts[0])
+	doc := p.Parse(text)
 	print := comment.Printer{HeadingLevel: 2, HeadingID: func(*comment.Heading) string { return "" }}
 	var out strings.Builder
 	for _, b := range doc.Content {
@@ -77,15 +87,63 @@ func packageDoc(s plugins.Spec) (string, error) {
 		}
 		out.Write(print.Markdown(&comment.Doc{Content: []comment.Block{b}}))
 	}
-	if rest, ok := strings.CutPrefix(out.String(), "Package "+s.Name+" "); ok {
-		return "`" + s.Name + "` " + rest, nil
+	return out.String()
+}
+
+// grammars returns by its name what the code says of each format of lines, as Markdown: in a comment above its parser a paragraph
+// begins with the format's name, and what follows, up to another format, is about it.
+func grammars(t *testing.T) map[string]string {
+	t.Helper()
+	list, err := listFormats(builtins(t), nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return out.String(), nil
+	var names []string
+	for _, f := range list {
+		names = append(names, regexp.QuoteMeta(f.Name))
+	}
+	begin := regexp.MustCompile(`^(` + strings.Join(names, "|") + `)( is\b| takes\b|,|:)`)
+	files, err := filepath.Glob(filepath.Join(root, "inputs", "internal", "formats", "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		f, err := goparser.ParseFile(token.NewFileSet(), path, nil, goparser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, group := range f.Comments {
+			name := ""
+			for paragraph := range strings.SplitSeq(group.Text(), "\n\n") {
+				if m := begin.FindStringSubmatch(paragraph); m != nil {
+					name = m[1]
+					if found[name] != "" {
+						t.Errorf("%s: another comment says how %s is written", path, name)
+					}
+				}
+				if name != "" {
+					found[name] += paragraph + "\n\n"
+				}
+			}
+		}
+	}
+	ours := regexp.MustCompile(`\s+Function \w+ reads it\.`) // is of no use to who reads no code
+	for name, text := range found {
+		found[name] = markdown(ours.ReplaceAllString(text, ""))
+		if !strings.Contains(text, "Source: ") {
+			t.Errorf("%s: the comment does not name the source of its grammar: %q", name, text)
+		}
+	}
+	return found
 }
 
 func TestGeneratedFilesAreFresh(t *testing.T) {
 	t.Parallel()
-	files, err := reference.Files(builtins(t), packageDoc)
+	files, err := reference.Files(builtins(t), packageDoc, grammars(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -141,6 +141,25 @@ func TestReportCountsOnlyIfItIsExact(t *testing.T) {
 	}
 }
 
+const goodSummary = `{"counts":[{"name":"events","n":9},{"name":"format","reason":"a","n":4},{"name":"format","reason":"b","n":5},{"name":"lines","n":9}],"routes":[{"requests":7},{"requests":2}]}`
+
+func TestSummaryCountsOnlyIfItIsExact(t *testing.T) {
+	if err := checkSummary([]byte(goodSummary), 9); err != nil {
+		t.Error(err)
+	}
+	for _, change := range [][2]string{
+		{`"lines","n":9`, `"lines","n":8`},
+		{`"events","n":9`, `"unparsed","n":9`},
+		{`"a","n":4`, `"a","n":3`},
+		{`"requests":2`, `"requests":1`},
+		{"{", ""},
+	} {
+		if err := checkSummary([]byte(strings.Replace(goodSummary, change[0], change[1], 1)), 9); err == nil {
+			t.Errorf("%q for %q, and nobody says so", change[1], change[0])
+		}
+	}
+}
+
 func TestVerdicts(t *testing.T) {
 	less, more := row{goal: 2.5, must: 4}, row{goal: 0.9, must: 0.75, more: true}
 	for _, c := range []struct {

@@ -48,6 +48,13 @@ func (b *bench) measure(ctx context.Context, wanted []string) ([]row, error) {
 		}
 		rows = append(rows, r)
 	}
+	if has("parse") {
+		r, err := b.parseFiles(ctx)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, r...)
+	}
 	for _, live := range []struct {
 		name    string
 		measure func(context.Context) (row, error)

@@ -1,6 +1,7 @@
 package reference
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -183,9 +184,9 @@ type File struct {
 // generated is how made files begin.
 const generated = "Made by `make generate`: change the code that it describes, not this file."
 
-// Files returns all files of the repository that are made from the code. about returns what more there is to say of a plugin,
-// in Markdown, for its page.
-func Files(reg *plugins.Registry, about func(plugins.Spec) (string, error)) ([]File, error) {
+// Files returns all files of the repository that are made from the code. about returns what more there is to say of a plugin, in
+// Markdown, for its page; grammars says by its name how each format of lines is written, in Markdown too.
+func Files(reg *plugins.Registry, about func(plugins.Spec) (string, error), grammars map[string]string) ([]File, error) {
 	var files []File
 	page := func(path string, body string) {
 		files = append(files, File{path, []byte("<!-- " + generated + " -->\n\n" + body)})
@@ -215,6 +216,16 @@ func Files(reg *plugins.Registry, about func(plugins.Spec) (string, error)) ([]F
 	writeAgent(&b)
 	page("configs/reference/README.md", b.String())
 	page("configs/reference/fields.md", string(Fields()))
+	formats, err := formatsPage(reg, grammars)
+	if err != nil {
+		return nil, err
+	}
+	page("configs/reference/formats.md", string(formats))
+	kept, err := json.MarshalIndent(grammars, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, File{grammarsPath, append(kept, '\n')})
 	machine, err := Schema(reg)
 	if err != nil {
 		return nil, err
