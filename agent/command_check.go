@@ -55,7 +55,7 @@ func newCheckCommand(reg *plugins.Registry) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration",
 		Long: `check reads the whole configuration and prints every fault that it finds with file, line and column. It exits 78 when
-there is one. It touches neither logs nor state nor outputs; where it may read the state, it warns of new names for what is known
+there is one. It touches neither logs nor state nor outputs; plugins in processes of their own are started, asked and ended. Where it may read the state, it warns of new names for what is known
 there, because that would be sent again.
 
 With --connect it also asks the far end of every output whether it would take events, without sending one: address, certificate,

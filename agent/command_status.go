@@ -98,6 +98,13 @@ func printStatus(w io.Writer, s monitor.State, now time.Time) {
 	if s.Stuck != "" {
 		fmt.Fprintln(w, "  stuck:", s.Stuck)
 	}
+	for _, p := range s.Plugins {
+		state := "does not run"
+		if p.PID != 0 {
+			state = fmt.Sprintf("pid %d", p.PID)
+		}
+		fmt.Fprintf(w, "plugin %s: %s, %s\n", p.Path, state, count(int(p.Restarts), "restart"))
+	}
 	for _, p := range s.Pipelines {
 		fmt.Fprintf(w, "pipeline %s\n", p.Name)
 		for i := range p.Inputs {

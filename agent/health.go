@@ -54,6 +54,13 @@ func (m *machine) state() monitor.State {
 		longest = max(longest, p.LongestWrite())
 	}
 	s.NotReady = monitor.NotReady(s.Pipelines)
+	for _, h := range m.cfg.Hosts {
+		p := h.Status()
+		s.Plugins = append(s.Plugins, p)
+		if p.Down != "" {
+			s.NotReady = append(s.NotReady, fmt.Sprintf("plugin %s: %s", p.Path, p.Down))
+		}
+	}
 	if !m.running.Load() {
 		s.NotReady = append(s.NotReady, "starting: positions are compared with the logs, outputs are opened")
 	}

@@ -76,6 +76,10 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 		return fail(exitFailure, err)
 	}
 	defer func() { _ = store.Close() }() // the lock goes with the process anyway
+	for _, h := range cfg.Hosts {
+		h.SetLog(log)
+	}
+	defer cfg.ClosePlugins()
 	m := &machine{cfg: cfg, log: log, store: store, asked: make(chan struct{}, 1)}
 	snap, err := m.loadState(opt)
 	if err != nil {

@@ -24,17 +24,25 @@ func (e *Event) AppendID(dst []byte) []byte {
 	}
 	in = append(in, 0)
 	in = binary.LittleEndian.AppendUint64(in, uint64(e.Offset))
-	line := e.line
-	if line == 0 {
-		line = hashLine(e.Raw)
-	}
-	in = binary.LittleEndian.AppendUint64(in, line)
+	in = binary.LittleEndian.AppendUint64(in, e.LineHash())
 	if e.Length > 0 {
 		in = binary.LittleEndian.AppendUint64(in, uint64(e.Length))
 	}
 	sum := sha256.Sum256(in)
 	return hex.AppendEncode(dst, sum[:IDLen/2])
 }
+
+// LineHash returns the hash of the record's first line as it was read: the part of the id that a copy of the event in another process
+// cannot compute once Raw was replaced.
+func (e *Event) LineHash() uint64 {
+	if e.line != 0 {
+		return e.line
+	}
+	return hashLine(e.Raw)
+}
+
+// SetLineHash gives an event that came from another process the hash that LineHash returned there.
+func (e *Event) SetLineHash(h uint64) { e.line = h }
 
 // hashLine returns the hash of the first line of a record.
 func hashLine(raw []byte) uint64 {

@@ -1,5 +1,5 @@
 // Package config turns configuration files into pipelines that can be built. It finds all faults of all files at once, each with
-// its place, and touches nothing but the files and what they interpolate.
+// its place, and touches nothing but the files, what they interpolate, and the plugins that they name, which are asked.
 package config
 
 import (
@@ -15,6 +15,7 @@ import (
 	"github.com/stacktrail/stacktrail/agent/internal/pipeline"
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
+	"github.com/stacktrail/stacktrail/plugins/rpc"
 )
 
 // Agent is the `agent:` section.
@@ -53,13 +54,15 @@ type Config struct {
 	ListenSet, SocketSet bool
 	// KeepsNothing says that every plugin vows to keep nothing of a batch, so that arenas can be recycled.
 	KeepsNothing bool
+	// Hosts run the plugins that are programs of their own. None of them runs yet; whoever uses the configuration closes them.
+	Hosts []*rpc.Host
 	// Warnings are conditions that an operator should know of and that are no faults.
 	Warnings []string
 }
 
 type document struct {
 	Agent     Agent             `yaml:"agent" doc:"What belongs to the whole agent."`
-	Plugins   conf.Node         `yaml:"plugins" doc:"Plugins in a process of their own."`
+	Plugins   []rpc.Config      `yaml:"plugins" doc:"Plugins in a process of their own: programs that the agent starts. Their names are used in pipelines like those of built-in ones."`
 	Pipelines []pipelineSection `yaml:"pipelines" required:"true" doc:"The pipelines."`
 }
 
@@ -141,8 +144,10 @@ func Load(src Source, reg *plugins.Registry) (*Config, error) {
 			l.add(n.Fault("admin_socket %q is no absolute path of at most %d bytes", s, maxSocketPath))
 		}
 	}
-	if doc.Plugins.Kind() != conf.Invalid {
-		l.add(doc.Plugins.KeyFault("plugins in a process of their own are not built yet: remove this section"))
+	if list, ok := root.Get("plugins"); ok {
+		l.programs(list, doc.Plugins)
+		// What they are asked while the configuration is read needs them, what comes after starts them again.
+		defer l.cfg.StopPlugins()
 	}
 	if !filepath.IsAbs(doc.Agent.StateDir) || strings.ContainsAny(doc.Agent.StateDir, "%{}") {
 		n, _ := root.Get("agent")
@@ -212,6 +217,6 @@ func read(src Source) (conf.Node, conf.Faults, error) {
 		n, fs := conf.Parse(f, b)
 		nodes, faults = append(nodes, n), append(faults, fs...)
 	}
-	root, fs := conf.Merge(nodes, conf.ListKey{Path: "pipelines", Key: "name"})
+	root, fs := conf.Merge(nodes, conf.ListKey{Path: "pipelines", Key: "name"}, conf.ListKey{Path: "plugins", Key: "path"})
 	return root, append(faults, fs...), nil
 }

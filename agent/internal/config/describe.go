@@ -2,17 +2,15 @@ package config
 
 import (
 	"reflect"
-	"slices"
 
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
 )
 
 // Describe returns the keys of a configuration file, but for what stands in the items of inputs, processors and outputs:
-// samples, docs and schema are made from it. Keys that Load always refuses are left out.
+// samples, docs and schema are made from it.
 func Describe() []conf.KeyDoc {
-	docs := conf.Describe(reflect.TypeFor[document](), document{Agent: DefaultAgent()})
-	return slices.DeleteFunc(docs, func(d conf.KeyDoc) bool { return d.Path == "plugins" }) // not built yet
+	return conf.Describe(reflect.TypeFor[document](), document{Agent: DefaultAgent()})
 }
 
 // DescribePolicies returns the keys that stand beside the key of a plugin of this kind. Where spec is one, they have its defaults.

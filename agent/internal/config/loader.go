@@ -100,8 +100,10 @@ func (l *loader) pipeline(n conf.Node, sec pipelineSection) {
 			env.Fields = before
 			return build[plugins.Processor](spec, cfg, env)
 		}
-		l.try(at, cfg, func(env plugins.Env) error { _, err := c.Build(env); return err }, before)
+		var plug plugins.Processor
+		l.try(at, cfg, func(env plugins.Env) (err error) { plug, err = c.Build(env); return err }, before)
 		define(fields, cfg)
+		define(fields, plug) // one in a process of its own says it itself
 		p.Processors = append(p.Processors, c)
 	}
 	if len(sec.Outputs) > event.MaxOutputs {
@@ -147,19 +149,35 @@ func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]ev
 		env.Encoder = named(env.Encoder, schema.Naming(pol.Naming))
 		return build[plugins.Output](spec, cfg, env)
 	}
-	l.try(at, cfg, func(env plugins.Env) error {
-		plug, err := c.Build(env)
+	var plug plugins.Output
+	l.try(at, cfg, func(env plugins.Env) (err error) {
+		plug, err = c.Build(env)
 		if _, undo := plug.(plugins.Committer); err == nil && undo && pol.Workers > 1 {
 			n, _ := item.Get("workers")
 			l.add(n.Fault("%s writes with one worker only: its data could not be cut back after a crash otherwise", spec.Name))
 		}
 		return err
 	}, final)
-	if w, is := cfg.(plugins.PathWriter); is {
+	// What a built-in's configuration tells, a plugin in a process of its own tells itself.
+	w, is := cfg.(plugins.PathWriter)
+	if !is {
+		w, is = plug.(plugins.PathWriter)
+	}
+	if is {
 		l.writers = append(l.writers, writer{at, fmt.Sprintf("output %s of pipeline %s", c.ID, p.Name), w.WrittenPaths()})
+	}
+	if lingers, is := plug.(plugins.Lingering); is {
+		if n, _ := item.Get("batch"); !has(n, "linger") {
+			c.Batch.Linger = lingers.DefaultLinger()
+		}
 	}
 	l.needed += int64(pol.Queue.Bytes) + int64(pol.Batch.Bytes)
 	p.Outputs = append(p.Outputs, c)
+}
+
+func has(n conf.Node, key string) bool {
+	_, ok := n.Get(key)
+	return ok
 }
 
 // named gives an output encoders with its naming, whatever else it asks for.
@@ -330,8 +348,8 @@ func build[P any](spec plugins.Spec, cfg any, env plugins.Env) (p P, err error) 
 	return p, nil
 }
 
-func define(fields map[string]event.Kind, cfg any) {
-	if d, ok := cfg.(plugins.FieldDefiner); ok {
+func define(fields map[string]event.Kind, v any) {
+	if d, ok := v.(plugins.FieldDefiner); ok {
 		maps.Copy(fields, d.DefinedFields())
 	}
 }

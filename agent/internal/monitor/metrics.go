@@ -88,6 +88,14 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		outFailing  = gauge("output_failing", "Whether the output's writes fail now.", of...)
 		pluginCount = counter("plugin_total", "Counters of a plugin's own, by name and reason.", with("name", "reason")...)
 	)
+	for _, p := range s.Plugins {
+		up := 0.0
+		if p.PID != 0 {
+			up = 1
+		}
+		send(gauge("plugin_process_up", "Whether the process of a plugin runs.", "plugin", "path"), up, p.Name, p.Path)
+		send(counter("plugin_process_restarts_total", "How often the process of a plugin was started again.", "plugin", "path"), float64(p.Restarts), p.Name, p.Path)
+	}
 	for _, p := range s.Pipelines {
 		for _, in := range p.Inputs {
 			at := []string{p.Name, in.ID, in.Type}

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/stacktrail/stacktrail/agent/internal/pipeline"
+	"github.com/stacktrail/stacktrail/plugins/rpc"
 )
 
 // State is the agent at one moment.
@@ -31,6 +32,7 @@ type State struct {
 	Checkpoint time.Time         `json:"checkpoint"`           // when positions were stored last, or nothing was to be stored
 	SaveError  string            `json:"save_error,omitempty"` // why they cannot be stored
 	Pipelines  []pipeline.Status `json:"pipelines"`
+	Plugins    []rpc.Status      `json:"plugins,omitempty"` // those in processes of their own
 	NotReady   []string          `json:"not_ready,omitempty"`
 	Stuck      string            `json:"stuck,omitempty"` // why the agent's own loops do not turn
 }
