@@ -106,7 +106,7 @@ func killRun(t *testing.T, seed uint64, c killCase, total int64) {
 		for _, w := range writers {
 			w.bytes(8e6 / int64(c.streams))
 		}
-		at := before + int64(float64(out.of(8e6, 8e6/out.line))*rnd.Float64())
+		at := before + int64(0.9*float64(out.of(8e6, 8e6/out.line))*rnd.Float64()) // what comes is estimated
 		k.life(fmt.Sprintf("the output holds %d bytes", at), func(length int64) bool { return length >= at })
 	}
 	r := b.once()
@@ -131,8 +131,8 @@ func killRun(t *testing.T, seed uint64, c killCase, total int64) {
 		return // the checkpoint tells the length of the newest file alone
 	}
 	for _, n := range k.cuts[:throttled+1] { // the next start cuts what the last kill left
-		if n > 2*k.most {
-			t.Errorf("a start cut %d bytes off, more than twice the most between two snapshots (%d)", n, k.most)
+		if n > 4*k.most { // a checkpoint that was seen late, and one that was late
+			t.Errorf("a start cut %d bytes off, more than four times the most between two snapshots (%d)", n, k.most)
 		}
 	}
 }
