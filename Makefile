@@ -9,7 +9,7 @@ LDFLAGS := -X github.com/stacktrail/stacktrail/agent.version=$(VERSION)
 GOFUMPT  := $(GO) run mvdan.cc/gofumpt@v0.12.0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: default build demo test unit race scripts kill fuzz bench soak generate check lint fmt fmt-check vet install clean need-go need-test
+.PHONY: default build demo test unit race scripts python kill fuzz bench soak generate check lint fmt fmt-check vet install clean need-go need-test
 
 default: fmt-check vet lint unit
 
@@ -28,7 +28,7 @@ demo: build
 	@$(GO) run ./test/demo -agent $(BIN) -config configs/quickstart.yaml -logs test/testdata/real-logs
 
 # Everything that must hold.
-test: need-go need-test fmt-check vet unit race scripts
+test: need-go need-test fmt-check vet unit race scripts python
 
 unit:
 	$(GO) test -timeout 20m $(PKGS)
@@ -39,6 +39,11 @@ race:
 # The real binary from outside: kills, memory, broken configurations, command line.
 scripts: need-test build
 	STACKTRAIL_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m -tags blackbox ./test/scripts/...
+
+# The Python SDK and the example that is written with it, in virtual environments of their own.
+python: need-test
+	$(MAKE) -C plugins/python test
+	$(MAKE) -C plugins/examples/quota test
 
 # Each fuzz target for 20 seconds.
 fuzz: need-go

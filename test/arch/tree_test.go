@@ -108,7 +108,7 @@ func readTree(t *testing.T) map[string]string {
 	return files
 }
 
-// readIgnored understands as much of .gitignore as ours uses: /folder/, and *.ending in any folder.
+// readIgnored understands as much of .gitignore as ours uses: /folder/, and folder/ and *.ending in any folder.
 func readIgnored(t *testing.T) func(name string, dir bool) bool {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(root, ".gitignore"))
@@ -119,7 +119,11 @@ func readIgnored(t *testing.T) func(name string, dir bool) bool {
 	return func(name string, dir bool) bool {
 		return slices.ContainsFunc(patterns, func(p string) bool {
 			if folder, ok := strings.CutSuffix(p, "/"); ok {
-				return dir && name == strings.TrimPrefix(folder, "/")
+				if rooted, ok := strings.CutPrefix(folder, "/"); ok {
+					return dir && name == rooted
+				}
+				ok, err := path.Match(folder, path.Base(name))
+				return dir && err == nil && ok
 			}
 			ok, err := path.Match(p, path.Base(name))
 			return err == nil && ok

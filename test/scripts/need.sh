@@ -13,6 +13,8 @@ get() { # PROGRAM PACKAGE
 get logrotate logrotate
 get systemd-analyze systemd
 get rsyslogd rsyslog
+get python3 python3
+python3 -c 'import ensurepip, venv' 2>/dev/null || { get no-such-program python3-venv; get no-such-program "python3$(python3 -c 'import sys; print(f".{sys.version_info.minor}")')-venv"; }
 [ -n "$ELASTICSEARCH_URL" ] && [ -n "$OPENSEARCH_URL" ] || { get javac default-jdk-headless; get mvn maven; }
 missing=
 have logrotate || missing="$missing logrotate"
@@ -25,4 +27,5 @@ have rsyslogd || missing="$missing rsyslogd(rsyslog)"
 have setpriv || missing="$missing setpriv(util-linux)"
 have unshare || missing="$missing unshare(util-linux)"
 have python3 || missing="$missing python3"
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 [ -z "$missing" ] || { echo "test/scripts need$missing: install them"; exit 1; }
