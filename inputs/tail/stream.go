@@ -535,27 +535,47 @@ func (s *stream) cutLine(ctx context.Context, pool *event.Pool, c content, next 
 	return b, stepped, nil
 }
 
-// primeBack is how much of what stands before the place to read from the parser is shown, so that it knows what it would if
-// it had read on: an open traceback, say.
-const primeBack = 64 << 10
-
-// prime tells the parser what it reads, and shows it what stands before the place to read from.
+// prime tells the parser what it reads, and shows it what stands before the place to read from, so that it knows what it would if it
+// had read on: an open traceback, say. What it sees there tells whether it has to see more.
 func (s *stream) prime(ctx context.Context, c content, mtime time.Time, x *scratch) error {
 	s.maker.File(s.meta.Path, s.meta.File, mtime)
-	n := min(s.pos, primeBack)
-	if n == 0 {
-		s.fileAt = mtime
-		return nil
-	}
-	buf := x.block()[:n]
-	if got, err := c.readAt(ctx, buf, s.pos-n); got < len(buf) {
+	back := s.maker.Back()
+	if err := s.show(ctx, c, s.pos-back, x.block()); err != nil {
 		return err
 	}
-	if n < s.pos { // it begins inside a line
-		buf = buf[bytes.IndexByte(buf, '\n')+1:]
+	if more := s.maker.Back(); more > back && s.pos > back {
+		s.maker.File(s.meta.Path, s.meta.File, mtime)
+		if err := s.show(ctx, c, s.pos-more, x.block()); err != nil {
+			return err
+		}
 	}
-	s.maker.Prime(buf, s.pos-int64(len(buf)))
 	s.fileAt = mtime
+	return nil
+}
+
+// show shows the parser the lines from an offset on to the place to read from.
+func (s *stream) show(ctx context.Context, c content, from int64, block []byte) error {
+	inside := from > 0 // a line
+	for from = max(0, from); from < s.pos; {
+		buf := block[:min(int64(len(block)), s.pos-from)]
+		if got, err := c.readAt(ctx, buf, from); got < len(buf) {
+			return err
+		}
+		skip := 0
+		if inside {
+			skip = bytes.IndexByte(buf, '\n') + 1
+		}
+		end := bytes.LastIndexByte(buf, '\n') + 1
+		switch {
+		case from+int64(len(buf)) == s.pos:
+			end = len(buf)
+		case end == 0: // in the middle of a long line
+			inside, from = true, from+int64(len(buf))
+			continue
+		}
+		s.maker.Prime(buf[skip:end], from+int64(skip))
+		inside, from = false, from+int64(end)
+	}
 	return nil
 }
 

@@ -17,8 +17,8 @@ const (
 	Rest              // continues the record before it; a record of its own where none is open
 )
 
-// Window is how many bytes back lines can tell anything about a line: what stands further back is forgotten, so that a reader that
-// starts in the middle and is shown this much knows what one that read on knows.
+// Window is how many bytes back lines can tell anything about a line, but for pairs (PairWindow): what stands further back is
+// forgotten, so that a reader that starts in the middle and is shown this much knows what one that read on knows.
 const Window = 64 << 10
 
 const tracebackHead = "Traceback (most recent call last):"
@@ -76,6 +76,14 @@ func (p *Parser) At(offset int64) {
 		p.pairs.rewind(offset)
 	}
 	p.at = offset
+}
+
+// Back is how many bytes back lines tell anything about those of this file: Window, or more where it has pairs of lines.
+func (p *Parser) Back() int64 {
+	if p.pairs.met {
+		return PairWindow
+	}
+	return Window
 }
 
 // Part says how the last line stands to the record before it.

@@ -137,7 +137,10 @@ func namedStatus(s string) (int32, bool) {
 	return 0, false
 }
 
-// Bounds of what is remembered of first lines. A second line more than Window behind its first one is on its own.
+// PairWindow is how many bytes a second line can stand behind its first one: further back, it is on its own.
+const PairWindow = 4 << 20
+
+// Bounds of what is remembered of first lines.
 const (
 	maxPairs = 4096
 	pairTime = 60 * time.Second // of the log's own time
@@ -163,10 +166,12 @@ type pairs struct {
 	// opened and ended are what the line in hand did.
 	opened bool
 	ended  *pair
+
+	met bool // the file has such lines
 }
 
 // forget drops all of them.
-func (r *pairs) forget() { r.head, r.len, r.opened, r.ended = 0, 0, false, nil }
+func (r *pairs) forget() { r.head, r.len, r.opened, r.ended, r.met = 0, 0, false, nil, false }
 
 // begin begins a line.
 func (r *pairs) begin() { r.opened, r.ended = false, nil }
@@ -199,6 +204,7 @@ func (r *pairs) rewind(place int64) {
 
 // open remembers a first line that stands at place. Of too many the oldest is forgotten.
 func (r *pairs) open(e *event.Event, method string, place int64) {
+	r.met = true
 	if r.ring == nil {
 		r.ring = make([]pair, 64)
 	}
@@ -234,13 +240,14 @@ func (r *pairs) grow() {
 
 // expire forgets what no second line can follow any more, not even if the lines of another window are read again.
 func (r *pairs) expire(place int64) {
-	for r.len > 0 && place-r.nth(0).seen >= 2*Window {
+	for r.len > 0 && place-r.nth(0).seen >= 2*PairWindow {
 		r.drop()
 	}
 }
 
 // close finds the first line of the request that e, which stands at place, is the second line of, and takes what it knows.
 func (r *pairs) close(e *event.Event, place int64) {
+	r.met = true
 	if r.len == 0 || e.RequestID == "" {
 		return
 	}
@@ -252,7 +259,7 @@ func (r *pairs) close(e *event.Event, place int64) {
 		if x.id != id || x.done {
 			continue
 		}
-		if took := time.Duration(now - x.at); took >= 0 && took <= pairTime && place-x.seen < Window {
+		if took := time.Duration(now - x.at); took >= 0 && took <= pairTime && place-x.seen < PairWindow {
 			e.Method = knownMethod(x.method[:x.n])
 			e.SetDuration(took)
 		}

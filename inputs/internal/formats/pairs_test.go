@@ -65,7 +65,7 @@ func TestOpenFirstLinesAreBoundedInNumberAndContent(t *testing.T) {
 	for _, c := range []struct {
 		behind int64
 		method string
-	}{{Window - 1, "DELETE"}, {Window, ""}} {
+	}{{PairWindow - 1, "DELETE"}, {PairWindow, ""}} {
 		p = newParser(t, "cinder-api.log", Options{})
 		p.At(100)
 		parse(p, startLine(0, 1))
@@ -86,7 +86,7 @@ func script(r *rand.Rand, n int) (lines []string, at []int64) {
 			l = doneLine(now, id)
 		}
 		lines, at = append(lines, l), append(at, place)
-		place += int64(len(l)) + 1 + r.Int64N(Window/8)
+		place += int64(len(l)) + 1 + r.Int64N(PairWindow/8)
 	}
 	return lines, at
 }
@@ -125,7 +125,7 @@ func TestPairsDoNotDependOnWhereReadingBegan(t *testing.T) {
 				if got := read(p, i); got != want[i] {
 					t.Fatalf("begun at %d, line %d: %s, want %s", cut, i, got, want[i])
 				}
-			case at[i] > at[cut]-Window:
+			case at[i] > at[cut]-PairWindow:
 				read(p, i)
 			}
 		}

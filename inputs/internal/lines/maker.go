@@ -138,6 +138,10 @@ func (m *Maker) File(path, found string, mtime time.Time) {
 	m.parser.File(path, mtime)
 }
 
+// Back is how many bytes of what stands before the place to read from Prime should be shown, as far as the lines tell that the parser
+// has seen.
+func (m *Maker) Back() int64 { return m.parser.Back() }
+
 // MaxLine is the length, in bytes, at which lines are cut.
 func (m *Maker) MaxLine() int { return m.max }
 
