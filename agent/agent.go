@@ -111,7 +111,7 @@ Every flag can be set by an environment variable too: --config-dir is STACKTRAIL
 	}
 	root.Flags().AddFlagSet(runCmd.Flags())
 	root.AddCommand(runCmd, newCheckCommand(reg), newParseCommand(reg), newStatusCommand(), newStateCommand(reg), newBackfillCommand(reg), newDeadLetterCommand(reg), newSetupCommand(reg), newVersionCommand())
-	root.AddCommand(newSampleCommand(reg), newDocsCommand(reg), newSchemaCommand(reg), newFormatsCommand(reg), newCompletionCommand())
+	root.AddCommand(newSampleCommand(reg), newDocsCommand(reg), newSchemaCommand(reg), newFormatsCommand(reg), newCompletionCommand(), newPluginCommand(reg))
 	return root
 }
 

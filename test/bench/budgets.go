@@ -68,6 +68,13 @@ func (b *bench) measure(ctx context.Context, wanted []string) ([]row, error) {
 		}
 		rows = append(rows, r)
 	}
+	if has("P9") {
+		r, err := b.plugins(ctx)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, r...)
+	}
 	if has("formats") {
 		r, err := b.formats(ctx)
 		if err != nil {

@@ -33,7 +33,7 @@ import (
 
 // names of the budgets, in the order of the table.
 func names() []string {
-	return []string{"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "drop", "formats", "parse"}
+	return []string{"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "drop", "formats", "parse"}
 }
 
 func main() {
