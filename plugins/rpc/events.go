@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -340,7 +341,7 @@ func (x *extras) travels(key extraKey, f *fields) bool {
 	if _, fixed := f.index[key.name]; fixed || key.name == timestamp || f.fixed[key.name] != nil {
 		return false
 	}
-	return key.kind != event.Absent && key.name != "" && len(key.name) < maxName && len(x.cols) < maxColumns-2*64
+	return key.kind != event.Absent && key.name != "" && utf8.ValidString(key.name) && len(key.name) < maxName && len(x.cols) < maxColumns-2*64
 }
 
 func (c *encoder) addExtra(x *extraColumn) {
@@ -413,43 +414,74 @@ func (d *decoder) values(c *column) {
 	}
 }
 
-// check proves that the columns fit the schema; of a patch also that nothing is in it that must not be.
+// check proves that the columns fit the schema; of a batch also that each event has what its id is made of, of a patch that nothing is in it
+// that must not be.
 func (d *decoder) check() error {
 	patch := d.kind == kindPatch
 	for i := range d.columns {
 		c := &d.columns[i]
 		typ, read := d.typeOf(c.name)
+		removes := patch && c.k == 0 && !own(c.name) // whatever its type is
 		switch {
 		case patch && read:
 			return bad("a patch must not hold %q", c.name)
 		case typ != event.Absent && !d.first(i):
 			return bad("two columns %q, which has one type", c.name)
-		case typ == event.Absent || typ == c.typ:
-		case typ == event.Float && c.typ == event.Int:
-		case patch && c.k == 0: // it only removes
-		default:
+		case removes, typ != event.Absent && typ == c.typ, typ == event.Float && c.typ == event.Int:
+		case typ != event.Absent:
 			return bad("%q is a %s, and the column holds a %s", c.name, typeName(typ), typeName(c.typ))
-		}
-		if p, ok := d.index[c.name]; ok && (d.places[p].mask == event.HasStatus || d.places[p].mask == event.HasLevel) {
-			for j := range c.k {
-				if v := c.num(j); v != int64(int32(v)) {
-					return bad("%q is %d, which does not fit into 32 bits", c.name, v)
-				}
-			}
-		}
-		if c.typ == event.Object && patch {
-			for j := range c.k {
-				if t := c.at(j); len(t) > 0 && (!json.Valid(t) || t[0] != '{') {
-					return bad("%q holds a text that is no JSON object", c.name)
-				}
-			}
-		}
-		if c.typ == kindBytes && typ != kindBytes && !read {
+		case c.typ == kindBytes && !own(c.name):
 			return bad("%q cannot hold bytes", c.name)
+		}
+		if err := d.checkValues(c, patch); err != nil {
+			return err
+		}
+	}
+	if d.kind == kindBatch {
+		return d.checkOrigin()
+	}
+	return nil
+}
+
+// checkValues proves what not every value of a type keeps to.
+func (d *decoder) checkValues(c *column, patch bool) error {
+	if p, ok := d.index[c.name]; ok && (d.places[p].mask == event.HasStatus || d.places[p].mask == event.HasLevel) {
+		for j := range c.k {
+			if v := c.num(j); v != int64(int32(v)) {
+				return bad("%q is %d, which does not fit into 32 bits", c.name, v)
+			}
+		}
+	}
+	if c.typ == event.Object && patch {
+		for j := range c.k {
+			if t := c.at(j); len(t) > 0 && (!json.Valid(t) || t[0] != '{') {
+				return bad("%q holds a text that is no JSON object", c.name)
+			}
 		}
 	}
 	return nil
 }
+
+// checkOrigin proves that every event has a place and a hash: an id made without them would be another event's.
+func (d *decoder) checkOrigin() error {
+	if d.count == 0 {
+		return nil
+	}
+	whole := func(name string) bool {
+		return slices.ContainsFunc(d.columns, func(c column) bool {
+			return c.name == name && (c.layout != layoutSome || c.k == d.count)
+		})
+	}
+	for _, name := range [...]string{colOffset, colLine} {
+		if !whole(name) {
+			return bad("not every event has %q", name)
+		}
+	}
+	return nil
+}
+
+// own tells whether a column is the agent's own.
+func own(name string) bool { return strings.HasPrefix(name, "@") && !strings.HasPrefix(name, "@@") }
 
 // typeOf returns what a column of that name holds, Absent if anything, and whether only the agent sets it.
 func (d *decoder) typeOf(name string) (typ event.Kind, read bool) {
@@ -473,8 +505,7 @@ func (d *decoder) typeOf(name string) (typ event.Kind, read bool) {
 	case colDropped:
 		return event.Bool, false
 	}
-	own := strings.HasPrefix(name, "@") && !strings.HasPrefix(name, "@@")
-	return event.Absent, own || d.fixed[name] != nil
+	return event.Absent, own(name) || d.fixed[name] != nil
 }
 
 func typeName(k event.Kind) string {
@@ -503,7 +534,7 @@ func (d *decoder) fill(evs []*event.Event) {
 				}
 			}
 		default:
-			if own := strings.HasPrefix(c.name, "@") && !strings.HasPrefix(c.name, "@@"); own || d.fixed[c.name] != nil {
+			if own(c.name) || d.fixed[c.name] != nil {
 				continue // what it says of the batch is read by streams; the rest is not known
 			}
 			d.set(evs, c, func(n int) []string { return make([]string, n) }, true)

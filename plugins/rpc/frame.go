@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"unicode/utf8"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
@@ -52,6 +53,7 @@ type header struct {
 type frame struct {
 	header
 	notes    []byte
+	said     notesJSON // what the notes hold
 	columns  []column
 	failures []failure
 }
@@ -164,7 +166,13 @@ func (f *frame) parse(b []byte) error {
 		}
 		f.notes = s.take(int(size))
 	}
+	if s.err != nil {
+		return s.err
+	}
 	var err error
+	if f.said, err = parseNotes(f.notes); err != nil {
+		return err
+	}
 	switch f.kind {
 	case kindBatch, kindPatch:
 		err = f.parseColumns(&s, n)
@@ -185,7 +193,7 @@ func (f *frame) parse(b []byte) error {
 }
 
 func (f *frame) parseFailures(s *scanner, n uint32) error {
-	if int64(n) > int64(f.count)+1 {
+	if int64(n) > int64(max(f.count, 1)) {
 		return bad("%d failures for %d events", n, f.count)
 	}
 	seen := make(map[uint32]bool, min(n, maxColumns))
@@ -202,6 +210,10 @@ func (f *frame) parseFailures(s *scanner, n uint32) error {
 			return s.err
 		case x.class < classRetry || x.class > classTooLarge:
 			return bad("unknown class %d of a failure", x.class)
+		case x.after != 0 && x.class != classThrottle:
+			return bad("a pause with class %d of a failure", x.class)
+		case !utf8.ValidString(x.reason):
+			return bad("a reason that is not UTF-8")
 		case index == wholeIndex && n > 1:
 			return bad("the whole call failed, and single events did")
 		case index == wholeIndex:
@@ -230,6 +242,8 @@ func (f *frame) parseColumns(s *scanner, n uint32) error {
 			return s.err
 		case len(name) == 0:
 			return bad("a column has no name")
+		case !utf8.Valid(name):
+			return bad("the name %q is not UTF-8", name)
 		}
 		c.name = event.View(name)
 		if err := c.parse(payload, f.count); err != nil {

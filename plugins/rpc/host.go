@@ -68,7 +68,8 @@ type Host struct {
 	number atomic.Uint32
 	seq    atomic.Uint64
 	log    atomic.Pointer[slog.Logger]
-	lost   chan uint32 // instances that nobody closed
+	lost   chan uint32   // instances that nobody closed
+	slots  chan struct{} // full when mostCalls are under way
 
 	// alone is held for reading by a call among others, for writing by one that the process may have died of: when it dies once more, that is
 	// the one.
@@ -88,9 +89,13 @@ type Host struct {
 	isClosed bool
 }
 
+// mostCalls with events are under way at a time in one process. SDKs have threads for so many: a call that waits for one in the plugin would miss
+// its deadline, and the process be killed for it.
+const mostCalls = 64
+
 // NewHost makes a host. Nothing is started yet.
 func NewHost(c Config, log *slog.Logger) *Host {
-	h := &Host{cfg: c, fields: newFields(), lock: make(chan struct{}, 1), lost: make(chan uint32, 1024)}
+	h := &Host{cfg: c, fields: newFields(), lock: make(chan struct{}, 1), lost: make(chan uint32, 1024), slots: make(chan struct{}, mostCalls)}
 	h.SetLog(log)
 	return h
 }

@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -203,7 +202,7 @@ func (x *instance) try(ctx context.Context, p *process, method string, c *hostCa
 		return nil, fmt.Errorf("reading the plugin's reply: %w", err)
 	}
 	p.useful.Store(true)
-	x.take(c.decoder.notes)
+	x.take(&c.decoder.said)
 	return reply, nil
 }
 
@@ -238,31 +237,21 @@ func (p *process) ended(ctx context.Context, err error) error {
 }
 
 // take passes on what the plugin counts and what it complains of.
-func (x *instance) take(notes []byte) {
-	if len(notes) == 0 {
-		return
-	}
-	var n notesJSON
-	if json.Unmarshal(notes, &n) != nil {
-		return // it only counts
-	}
+func (x *instance) take(n *notesJSON) {
 	const most = 100 // each name is a series of metrics
 	for _, c := range n.Count[:min(len(n.Count), most)] {
-		name, _ := c[0].(string)
-		reason, _ := c[1].(string)
-		by, _ := c[2].(float64)
-		if name != "" && by > 0 && x.env.Count != nil {
-			x.env.Count(cut(oneLine(name)), cut(oneLine(reason)), int64(by))
+		if c.name != "" && c.by > 0 && x.env.Count != nil {
+			x.env.Count(cut(oneLine(c.name)), cut(oneLine(c.reason)), c.by)
 		}
 	}
 	for _, f := range n.Fail[:min(len(n.Fail), most)] {
 		if x.env.Fail == nil {
 			break
 		}
-		if f[1] == "" {
-			x.env.Fail(cut(oneLine(f[0])), nil)
+		if f.text == "" {
+			x.env.Fail(cut(oneLine(f.key)), nil)
 		} else {
-			x.env.Fail(cut(oneLine(f[0])), textError(oneLine(f[1])))
+			x.env.Fail(cut(oneLine(f.key)), textError(oneLine(f.text)))
 		}
 	}
 }
@@ -320,6 +309,12 @@ func (x *instance) once(ctx context.Context, method string, c *hostCall, patient
 
 // locked makes a call with the lock that it needs, if the process runs or starts at once.
 func (x *instance) locked(ctx context.Context, method string, c *hostCall, alone bool) (*message, error) {
+	select {
+	case x.host.slots <- struct{}{}:
+		defer func() { <-x.host.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if alone {
 		x.host.alone.Lock()
 		defer x.host.alone.Unlock()

@@ -1,10 +1,13 @@
 package rpc
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
@@ -79,10 +82,73 @@ type (
 		Error string `json:"error,omitempty"`
 	}
 	notesJSON struct {
-		Count [][3]any    `json:"count,omitempty"`
-		Fail  [][2]string `json:"fail,omitempty"`
+		Count []noteCount `json:"count,omitempty"`
+		Fail  []noteFail  `json:"fail,omitempty"`
 	}
 )
+
+// noteCount says by how much a counter grew.
+type noteCount struct {
+	name, reason string
+	by           int64
+}
+
+// MarshalJSON makes a list of it.
+func (n noteCount) MarshalJSON() ([]byte, error) { return json.Marshal([]any{n.name, n.reason, n.by}) }
+
+// UnmarshalJSON takes a list of just these three.
+func (n *noteCount) UnmarshalJSON(b []byte) error {
+	return unmarshalList(b, &n.name, &n.reason, &n.by)
+}
+
+// noteFail says what is wrong under a key.
+type noteFail struct{ key, text string }
+
+// MarshalJSON makes a list of it.
+func (n noteFail) MarshalJSON() ([]byte, error) { return json.Marshal([]any{n.key, n.text}) }
+
+// UnmarshalJSON takes a list of just these two.
+func (n *noteFail) UnmarshalJSON(b []byte) error { return unmarshalList(b, &n.key, &n.text) }
+
+// unmarshalList reads a list that holds one value for each of to, none of them null.
+func unmarshalList(b []byte, to ...any) error {
+	var list []json.RawMessage
+	if err := json.Unmarshal(b, &list); err != nil {
+		return err
+	}
+	if len(list) != len(to) {
+		return fmt.Errorf("a list of %d instead of %d", len(list), len(to))
+	}
+	for i, v := range to {
+		if string(list[i]) == "null" {
+			return errors.New("null in a list")
+		}
+		if err := json.Unmarshal(list[i], v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseNotes reads the notes of a frame.
+func parseNotes(b []byte) (n notesJSON, err error) {
+	if len(b) == 0 {
+		return n, nil
+	}
+	if !utf8.Valid(b) || !isObject(b) {
+		return n, bad("its notes are no JSON object in UTF-8")
+	}
+	if err := json.Unmarshal(b, &n); err != nil {
+		return n, bad("its notes: %v", err)
+	}
+	return n, nil
+}
+
+// isObject tells whether a text, if it is JSON, is an object.
+func isObject(b []byte) bool {
+	b = bytes.TrimLeft(b, " \t\r\n")
+	return len(b) > 0 && b[0] == '{'
+}
 
 // kindNames are the types of extra fields by name.
 func kindNames(m map[string]event.Kind) map[string]string {

@@ -88,6 +88,9 @@ func reply(v any) (*message, error) {
 // request reads JSON.
 func request(in *message, v any) error {
 	defer in.free()
+	if !isObject(in.data) {
+		return status.Error(codes.InvalidArgument, "reading a request: it is no JSON object")
+	}
 	if err := json.Unmarshal(in.data, v); err != nil {
 		return status.Errorf(codes.InvalidArgument, "reading a request: %v", err)
 	}
@@ -243,7 +246,7 @@ func (s *served) begin(in *message) (*call, *running, error) {
 	s.mu.Unlock()
 	if x == nil {
 		in.free()
-		return nil, nil, status.Errorf(codes.FailedPrecondition, "instance %d is not open", c.instance)
+		return nil, nil, status.Errorf(codes.NotFound, "instance %d is not open", c.instance)
 	}
 	return c, x, nil
 }
@@ -502,10 +505,10 @@ func (n *notes) take() []byte {
 	}
 	var out notesJSON
 	for k, v := range n.count {
-		out.Count = append(out.Count, [3]any{k[0], k[1], v})
+		out.Count = append(out.Count, noteCount{k[0], k[1], v})
 	}
 	for k, v := range n.fail {
-		out.Fail = append(out.Fail, [2]string{k, v})
+		out.Fail = append(out.Fail, noteFail{k, v})
 	}
 	b, err := json.Marshal(out)
 	if err != nil || len(b) > maxNotes {

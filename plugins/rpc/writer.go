@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -56,7 +57,8 @@ func (w *writer) fail(f failure) {
 	if f.index != wholeCall {
 		index = uint32(f.index)
 	}
-	f.reason = f.reason[:min(len(f.reason), maxReason)]
+	f.reason = strings.ToValidUTF8(f.reason, "\uFFFD")
+	f.reason = strings.ToValidUTF8(f.reason[:min(len(f.reason), maxReason)], "") // half a letter at the end
 	w.buf = binary.LittleEndian.AppendUint32(w.buf, index)
 	w.buf = append(w.buf, f.class)
 	w.buf = binary.LittleEndian.AppendUint32(w.buf, f.after)

@@ -338,7 +338,8 @@ func (v *service) remove() {
 func (v *service) stored(hopeless func() bool) bool {
 	v.w.lines(1) // so that the log is not empty
 	if !poll(50*time.Millisecond, patience, func() bool { return v.read() || hopeless() }) {
-		v.s.t.Errorf("%s is never read to its end", v.w.path)
+		text := v.s.a.text()
+		v.s.t.Errorf("%s is never read to its end: %s\n%s", v.w.path, v.s.b.streams(), text[max(0, len(text)-8<<10):])
 		return false
 	}
 	for range 2 { // the second one began after all was read

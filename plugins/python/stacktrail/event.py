@@ -15,8 +15,6 @@ from .errors import Deadline, Failure
 from .values import Json, Time
 
 _INT64 = 1 << 63
-# What stands for an absent @line: the hash (XXH3-64) of no bytes.
-_NO_LINE = 0x2D06800538D394C2
 
 
 class Batch:
@@ -165,8 +163,7 @@ class Event(MutableMapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         batch = self._batch
         for key in [*batch._columns, *(k for k in batch._values if k not in batch._columns)]:
-            own = key[:1] == "@" and key[:2] != "@@"
-            if not own and batch._load(key)[self._index] is not None:
+            if not wire.is_own(key) and batch._load(key)[self._index] is not None:
                 yield key[1:] if key[:1] == "@" else key
 
     def __len__(self) -> int:
@@ -211,8 +208,7 @@ class Event(MutableMapping[str, Any]):
     @property
     def id(self) -> str:
         """32 hexadecimal digits that a far end should know the event by: sent again, it has the same."""
-        line = self._own("@line")
-        line = _NO_LINE if line is None else line & 0xFFFFFFFFFFFFFFFF
+        line = self._own("@line") & 0xFFFFFFFFFFFFFFFF
         length = int(self._own("@length") or 0)
         text = wire.to_bytes(self.stream) + b"\0" + struct.pack("<qQ", self.offset, line)
         if length > 0:
@@ -254,6 +250,8 @@ def _checked(key: str, value: Any) -> Any:
     """The value in the exact type that the wire has for it, or None for what the wire takes as absent."""
     value = _exact(key, value)
     wanted = wire.SCHEMA.get(key)
+    if type(value) is bytes:
+        raise TypeError(f"{key}: a field cannot hold bytes; decode them with \"utf-8\" and \"surrogateescape\"")
     if wanted is None or value is None:
         return value
     if wanted == wire.FLOAT and type(value) is int:

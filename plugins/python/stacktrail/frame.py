@@ -36,19 +36,38 @@ KINDS = {BATCH: "batch", PATCH: "patch", VERDICT: "verdict"}
 TYPES = {STRING: "string", INT: "int", FLOAT: "float", BOOL: "bool", TIME: "time", LIST: "list", OBJECT: "object", BYTES: "bytes"}
 TYPE_OF: dict[type, int] = {str: STRING, int: INT, float: FLOAT, bool: BOOL, Time: TIME, tuple: LIST, Json: OBJECT, bytes: BYTES}
 
-# The fields of the schema whose types FRAME.md names.
+# The fields of the schema, as FRAME.md lists them.
+_STRINGS = """
+access_key_id account_id action action_name api_microversion api_version client data_center domain_id environment error event_id
+fingerprinted_iplb format forwarded_for global_request_id host http_version kind log_file log_host logger message method original outcome
+outcome_raw parent_request_id path program project_domain_id project_id project_name query record_class referer region request_args
+request_body_raw request_headers_raw request_id resource_id resource_name resource_type resource_uri route schema_version service
+source_system system_scope timestamp_basis user user_agent user_domain_id user_id user_name
+"""
+_INTS = "api_response_code_int api_response_size_int level log_offset_int process_id_int request_body_size_int request_header_size_int"
+_BOOLS = "api_response_size_includes_headers_bool event_id_synthetic_bool identity_unverified_bool truncated_bool"
 SCHEMA = {
-    "timestamp": TIME,
-    **dict.fromkeys(("method", "path", "query", "client", "user_agent", "request_id", "user_id", "project_id"), STRING),
-    **dict.fromkeys(("api_response_code_int", "api_response_size_int", "process_id_int", "level"), INT),
+    **dict.fromkeys(_STRINGS.split(), STRING),
+    **dict.fromkeys(_INTS.split(), INT),
     "api_response_time_num": FLOAT,
-    **dict.fromkeys(("identity_unverified_bool", "truncated_bool"), BOOL),
-    **dict.fromkeys(("roles", "suspect", "resource_ids"), LIST),
-    "attributes": OBJECT,
+    **dict.fromkeys(_BOOLS.split(), BOOL),
+    **dict.fromkeys(("timestamp", "end_time_date", "observed_date", "recorded_date", "start_time_date"), TIME),
+    **dict.fromkeys(("resource_ids", "roles", "suspect", "tags", "unknown_fields"), LIST),
+    **dict.fromkeys(("attributes", "metadata"), OBJECT),
 }
 INT32 = frozenset(("api_response_code_int", "level"))
 READ_ONLY = frozenset(("schema_version", "event_id", "log_offset_int"))
-OWN_IN_PATCH = {"@raw": BYTES, "@dropped": BOOL}
+# The agent's own columns.
+OWN = {
+    "@stream": STRING,
+    **dict.fromkeys(("@offset", "@length", "@line"), INT),
+    "@read_at": TIME,
+    "@raw": BYTES,
+    "@dropped": BOOL,
+}
+OWN_IN_PATCH = frozenset(("@raw", "@dropped"))
+# Without these an event's id would be another's.
+ORIGIN = ("@offset", "@line")
 
 # A value of a column. None is an absent one.
 Value = str | int | float | bool | Time | tuple[str, ...] | Json | bytes
@@ -128,6 +147,16 @@ class Column:
             return mask if self.type in _FIXED or (self.count and self._stored()[0] is not None) else 0
         bits = "".join("0" if v is None else "1" for v in reversed(self.values()))
         return int(bits, 2) if bits else 0
+
+    @property
+    def removes(self) -> bool:
+        """Whether it holds no value at all: in a patch it takes the field from all events."""
+        return self.layout == SOME and not self._mask or self.layout == ALL and not self.count
+
+    @property
+    def full(self) -> bool:
+        """Whether every event has a value; of numbers, bools and times only."""
+        return self.layout != SOME or self._mask.bit_count() == self.count
 
     def values(self) -> list[Value | None]:
         """One value for each event, None where it has none."""
@@ -226,8 +255,7 @@ def decode(data: bytes) -> Frame:
         frame.columns = _read_columns(reader, n, count)
     if reader.left():
         _refuse(f"{reader.left()} bytes follow the last part")
-    if kind == PATCH:
-        _check_patch(frame.columns)
+    _check(frame)
     return frame
 
 
@@ -317,11 +345,15 @@ def _read_notes(reader: _Reader) -> dict[str, Any] | None:
     text = reader.take(size)
     if not size:
         return None
-    notes = parse_object(text.tobytes(), "notes")
+    notes = parse_object(_utf8(text, "notes"), "notes")
     for member, shape in (("count", (str, str, int)), ("fail", (str, str))):
-        rows = notes.get(member, [])
+        rows = notes.get(member)
+        if rows is None:
+            continue
         if not isinstance(rows, list) or not all(isinstance(r, list) and tuple(map(type, r)) == shape for r in rows):
             _refuse(f"notes: {member} has another shape")
+    if not all(-(1 << 63) <= row[2] < 1 << 63 for row in notes.get("count") or ()):
+        _refuse("notes: a count does not fit into 64 bits")
     return notes
 
 
@@ -340,24 +372,51 @@ def parse_object(text: bytes | str, what: str) -> dict[str, Any]:
     return value
 
 
-def _check_patch(columns: list[Column]) -> None:
-    for column in columns:
-        name, kind = column.name, column.type
-        if name in READ_ONLY:
-            _refuse(f"a patch must not hold {name}")
-        if name.startswith("@") and not name.startswith("@@") and OWN_IN_PATCH.get(name) != kind:
-            _refuse(f"a patch must not hold {name} as {TYPES[kind]}")
-        wanted = SCHEMA.get(name, kind)
-        if wanted != kind and not (wanted == FLOAT and kind == INT):
-            _refuse(f"{name} must be {TYPES[wanted]}, not {TYPES[kind]}")
-        if name in INT32:
-            for number in column.values():
-                if isinstance(number, int) and not -(1 << 31) <= number < 1 << 31:
-                    _refuse(f"{name}: {number} does not fit into 32 bits")
-        if kind == OBJECT:
-            for text in column.values():
-                if text is not None:
-                    parse_object(str(text), name)
+def _check(frame: Frame) -> None:
+    patch = frame.kind == PATCH
+    named: set[str] = set()
+    for column in frame.columns:
+        _check_type(column, patch)
+        if column.name in named and (column.name in SCHEMA or column.name in OWN):
+            _refuse(f"two columns {column.name!r}, which has one type")
+        named.add(column.name)
+        if patch:
+            _check_values(column)
+    if frame.kind == BATCH and frame.count:
+        for name in ORIGIN:
+            if not any(c.name == name and c.full for c in frame.columns):
+                _refuse(f"not every event has {name}")
+
+
+def is_own(name: str) -> bool:
+    """Whether a column is the agent's own."""
+    return name[:1] == "@" and name[:2] != "@@"
+
+
+def _check_type(column: Column, patch: bool) -> None:
+    name, kind, own = column.name, column.type, is_own(column.name)
+    if patch and (name in READ_ONLY or (own and name not in OWN_IN_PATCH)):
+        _refuse(f"a patch must not hold {name}")
+    if patch and column.removes and not own:
+        return
+    wanted = OWN.get(name, kind) if own else SCHEMA.get(name, kind)
+    if wanted != kind and not (wanted == FLOAT and kind == INT):
+        _refuse(f"{name} must be {TYPES[wanted]}, not {TYPES[kind]}")
+    if kind == BYTES and not own:
+        _refuse(f"{name} cannot hold bytes")
+
+
+def _check_values(column: Column) -> None:
+    if column.name in INT32:
+        for number in column.values():
+            if isinstance(number, int) and not -(1 << 31) <= number < 1 << 31:
+                _refuse(f"{column.name}: {number} does not fit into 32 bits")
+    if column.type == OBJECT:
+        for text in column.values():
+            if text is not None:
+                parse_object(str(text), column.name)
+                if not str(text).startswith("{"):
+                    _refuse(f"{column.name}: an object begins with {{")
 
 
 def encode_column(name: str, kind: int, values: Values) -> bytes | None:

@@ -62,7 +62,6 @@ class Events(unittest.TestCase):
             "t": Time(-1),
             "l": ("a", "", "b"),
             "o": {"a": [1]},
-            "y": b"\0\xff",
             "@at": "own",
         }
         b = batch({})
