@@ -208,7 +208,7 @@ func (p pythonPlugins) kills(t *testing.T) {
 	if untagged := w.count() - bytes.Count(text, []byte(`"over_quota_bool":true`)); untagged < 1 || untagged > beginnings {
 		t.Errorf("%d events are not tagged, after at most %d beginnings", untagged, beginnings)
 	}
-	onceEach(t, more, w.count())
+	onceMarked(t, more, w.count())
 	waitFor(t, "no plugin is left", func() bool {
 		for pid := range ended {
 			if lives(pid) {
@@ -220,8 +220,8 @@ func (p pythonPlugins) kills(t *testing.T) {
 	t.Logf("%d kills, %d of the agent, %d events", kills, agents, w.count())
 }
 
-// onceEach proves that a file of the output once has so many events, each by its id once, and all marked.
-func onceEach(t *testing.T, path string, n int) {
+// onceMarked proves that a file of the output once has so many events, each by its id once, and all marked.
+func onceMarked(t *testing.T, path string, n int) {
 	t.Helper()
 	ids := map[string]bool{}
 	lines := 0
@@ -256,7 +256,7 @@ func (p pythonPlugins) trouble(t *testing.T) {
 		t.Fatalf("exit code %d", r.code)
 	}
 	verify(t, []*writer{w}, b.out).exact(t)
-	onceEach(t, filepath.Join(b.dir, "out", "more.ndjson"), w.count())
+	onceMarked(t, filepath.Join(b.dir, "out", "more.ndjson"), w.count())
 	dead := string(must[[]byte](t)(os.ReadFile(filepath.Join(b.state(), "dead", "main", "processors.ndjson"))))
 	for _, want := range []string{"RuntimeError: this path is too much", "did not answer within 2s, 3 times on these events", "the plugin ended: exit status 3 3 times on these events"} {
 		if strings.Count(dead, want) != 1 {
