@@ -20,6 +20,9 @@ import (
 func (p *Parser) apache(s string, e *event.Event) Verdict {
 	q := unescapedQuote(s, 0)
 	if q < 0 {
+		if beginsSwift(s) {
+			return Unparsed // what is below would look through the whole line in vain
+		}
 		// Development servers talk without quotes.
 		if v := p.clfLine(s, e); v != Unparsed || p.reason != "" || p.near.format != noFormat {
 			return v
@@ -239,7 +242,9 @@ func (p *Parser) apacheCommon(l *apacheLine, e *event.Event, f format, peer bool
 		e.User = e.UserName
 	}
 	access(e, f, basisStart)
-	p.fillByPath(e)
+	if f != haproxyCLF && f != swiftStorageLog { // which know better
+		p.fillByPath(e)
+	}
 	if p.depth > 0 {
 		p.fillOuter(e)
 	}
@@ -384,6 +389,8 @@ func (p *Parser) apacheCut(req string, l *apacheLine, e *event.Event) Verdict {
 		p.setVhost(l, e)
 	case nginxCombined:
 		e.TimestampBasis = basisEnd
+	case haproxyCLF:
+		p.fillByPath(e)
 	case swiftStorageLog:
 		p.storageRequest(l, e)
 		p.fillSwift(e)

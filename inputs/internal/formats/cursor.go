@@ -54,6 +54,61 @@ func (c *cursor) num() int64 {
 	return n
 }
 
+// numTo takes a number and the byte behind it.
+func (c *cursor) numTo(end byte) int64 {
+	if c.bad {
+		return 0
+	}
+	s, i := c.s, c.i
+	var n int64
+	for i < len(s) && s[i]-'0' <= 9 {
+		n = n*10 + int64(s[i]-'0')
+		i++
+	}
+	if k := i - c.i; k == 0 || k > 18 {
+		c.bad, c.ended = true, i == len(s) && k == 0
+		return 0
+	}
+	c.i = i
+	if i < len(s) && s[i] == end {
+		c.i++
+	} else {
+		c.bad, c.ended = true, i == len(s)
+	}
+	return n
+}
+
+// numLit takes a number and a literal text behind it.
+func (c *cursor) numLit(t string) int64 {
+	s, i := c.s, c.i
+	var n int64
+	for i < len(s) && s[i]-'0' <= 9 {
+		n = n*10 + int64(s[i]-'0')
+		i++
+	}
+	if k := i - c.i; c.bad || k == 0 || k > 18 || len(s)-i < len(t) || s[i:i+len(t)] != t {
+		n = c.num()
+		c.lit(t)
+		return n
+	}
+	c.i = i + len(t)
+	return n
+}
+
+// signedTo is numTo for a number that may have a minus in front.
+func (c *cursor) signedTo(end byte) int64 {
+	if c.i < len(c.s) && c.s[c.i] == '-' && !c.bad {
+		from := c.i
+		c.i++
+		n := c.numTo(end)
+		if c.bad && c.i == from+1 {
+			c.i = from
+		}
+		return -n
+	}
+	return c.numTo(end)
+}
+
 // signed takes a number that may have a minus in front.
 func (c *cursor) signed() int64 {
 	if c.i < len(c.s) && c.s[c.i] == '-' && !c.bad {

@@ -56,14 +56,14 @@ type tagMemory struct {
 }
 
 // look returns what a name tells.
-func (m *tagMemory) look(name string) origin {
+func (m *tagMemory) look(name string) *origin {
 	if m.n == 0 || len(name) != m.n || string(m.text[:m.n]) != name {
 		m.from = originOf(name)
 		if m.n = copy(m.text[:], name); m.n < len(name) {
 			m.n = 0
 		}
 	}
-	return m.from
+	return &m.from
 }
 
 // tag keeps the name of the program that wrote; one that tells nothing does not hide one further out that does.
@@ -72,12 +72,10 @@ func (p *Parser) tag(name string) {
 		return
 	}
 	v := &p.env
-	o := p.tags.look(name)
-	if o.service == "" && v.from.service != "" && !v.container {
-		o.service, o.kind = v.from.service, v.from.kind
+	if o := p.tags.look(name); o.service != "" || v.from.service == "" || v.container {
+		v.from.service, v.from.kind = o.service, o.kind
 	}
-	o.program = name
-	v.from = o
+	v.from.program = name
 }
 
 // outerTime is the time of the innermost envelope that has one: when the line was written. Zero if there is none, or if its
@@ -219,7 +217,7 @@ func (p *Parser) cri(s string, e *event.Event) Verdict {
 
 // contents goes on with a text that may be nothing.
 func (p *Parser) contents(s string, e *event.Event) Verdict {
-	s = trimColour(strings.TrimRight(s, "\r\n"))
+	s = trimColour(trimNewlines(s))
 	if s == "" {
 		p.reason = ReasonBlank
 		return Service
@@ -281,6 +279,6 @@ func (p *Parser) fillOuter(e *event.Event) {
 		e.SetProcessID(v.pid)
 	}
 	if v.host != "" {
-		e.Set("log_host", event.StringValue(v.host))
+		*extra(e, "log_host") = event.StringValue(v.host)
 	}
 }

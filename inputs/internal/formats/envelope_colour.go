@@ -32,7 +32,7 @@ func (p *Parser) uncoloured(s string, e *event.Event, v Verdict) Verdict {
 		return v
 	}
 	wipe(e)
-	p.reason, p.suspect = "", 0
+	p.reason, p.suspect, p.coloured = "", 0, false
 	p.env, p.depth, p.near = envelope{}, 0, nearest{}
 	p.peeled("colours")
 	v = p.parse(event.View(d), e)

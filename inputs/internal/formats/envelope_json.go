@@ -190,13 +190,16 @@ func (p *Parser) journal(j *jsonLine, e *event.Event) Verdict {
 	p.tag(p.str(j.ident))
 	if v.from.service == "" {
 		for _, name := range [...]string{strings.TrimSuffix(p.str(j.unit), ".service"), p.str(j.container)} {
+			if name == "" {
+				continue
+			}
 			if o := originOf(name); o.service != "" {
 				v.from.service, v.from.kind = o.service, o.kind
 			}
 		}
 	}
 	p.peeled("journal")
-	text = strings.TrimRight(text, "\r\n")
+	text = trimNewlines(text)
 	if text == "" {
 		p.reason = ReasonBlank
 		return Service
@@ -295,7 +298,7 @@ func (p *Parser) fluentd(j *jsonLine, e *event.Event) Verdict {
 
 // jsonMessage reads the message by its logger.
 func (p *Parser) jsonMessage(logger, msg string, e *event.Event) Verdict {
-	msg = trimColour(strings.TrimRight(msg, "\r\n"))
+	msg = trimColour(trimNewlines(msg))
 	if logger == "" {
 		p.reason = ReasonJSON
 		return Service

@@ -210,6 +210,19 @@ func foreignMonth(s string) int {
 // hostAndTag reads `[FACILITY.PRIO ][HOST ]TAG[PID]: MESSAGE`. Old swift has no colon behind its tag. fluentd as kolla runs it takes
 // the host away.
 func (p *Parser) hostAndTag(s string, e *event.Event) Verdict {
+	v, m := &p.env, &p.heads
+	if n := m.n; n > 0 && n < len(s) && s[:n] == string(m.text[:n]) {
+		p.peeled("syslog")
+		if m.host != [2]uint8{} {
+			v.host = s[m.host[0]:m.host[1]]
+		}
+		if m.hasPID {
+			v.pid, v.hasPID = m.pid, true
+		}
+		p.tag(s[m.tag[0]:m.tag[1]])
+		return p.tagged(s[n:], e)
+	}
+	m.n = 0
 	host, rest, ok := field(s)
 	if !ok || host == "" {
 		return Unparsed
@@ -232,7 +245,8 @@ func (p *Parser) hostAndTag(s string, e *event.Event) Verdict {
 	if end == 0 || end == len(rest) || rest[end] == ']' || rest[end] == '"' {
 		return Unparsed
 	}
-	v := &p.env
+	var head headMemory
+	at := len(s) - len(rest)
 	tag, rest := rest[:end], rest[end:]
 	if rest[0] == '[' {
 		i := strings.IndexByte(rest, ']')
@@ -241,6 +255,7 @@ func (p *Parser) hostAndTag(s string, e *event.Event) Verdict {
 		}
 		if pid, ok := digits(rest[1:i]); ok {
 			v.pid, v.hasPID = pid, true
+			head.pid, head.hasPID = pid, true
 		}
 		rest = rest[i+1:]
 	}
@@ -249,11 +264,28 @@ func (p *Parser) hostAndTag(s string, e *event.Event) Verdict {
 		return Unparsed
 	}
 	p.peeled("syslog")
+	if n := len(s) - len(rest) + 1; n <= len(head.text) {
+		*m = head
+		m.n = copy(m.text[:], s[:n])
+		m.tag = [2]uint8{uint8(at), uint8(at + end)}
+		if host != "" {
+			m.host = [2]uint8{uint8(at - 1 - len(host)), uint8(at - 1)}
+		}
+	}
 	if host != "" {
 		v.host = host
 	}
 	p.tag(tag)
 	return p.tagged(rest[1:], e)
+}
+
+// headMemory remembers what stood between the time and the message of the last line, which is the same for all lines of a process.
+type headMemory struct {
+	text      [96]byte
+	n         int      // how long it is; 0: nothing is remembered
+	host, tag [2]uint8 // where they begin and end
+	pid       int64
+	hasPID    bool
 }
 
 // isFacility reports whether a word is what rsyslog puts in front where a template asks for it: `local1.info`.

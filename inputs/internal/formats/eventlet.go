@@ -254,5 +254,6 @@ func (p *Parser) setRequestText(e *event.Event, key, text string) {
 
 // setAttributes hands the object in buf to the event.
 func (p *Parser) setAttributes(e *event.Event) {
-	e.Set("attributes", event.ObjectValue(p.arena.Copy(p.buf)))
+	p.words = true
+	*extra(e, "attributes") = event.ObjectValue(p.arena.Copy(p.buf))
 }

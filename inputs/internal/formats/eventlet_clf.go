@@ -26,8 +26,8 @@ import (
 // requests that it refuses. The time is local, when the answer began. The size, if there is one, is the body's; a line that ends
 // within it cannot be told from a whole one.
 func (p *Parser) clfLine(s string, e *event.Event) Verdict {
-	i := strings.Index(s, " - - [")
-	if i < 0 || len(s) < i+28 || strings.IndexByte(s[:i], ' ') >= 0 {
+	i := space(s)
+	if i < 0 || len(s) < i+28 || s[i:i+6] != " - - [" {
 		return Unparsed
 	}
 	client, date := s[:i], s[i+6:]

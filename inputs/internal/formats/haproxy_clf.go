@@ -27,11 +27,9 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	}
 	c := cursor{s: rest}
 	c.lit(`"" "" `)
-	port := c.num()
-	c.lit(" ")
+	port := c.numTo(' ')
 	portOK := !c.bad
-	ms := c.num()
-	c.lit(" ")
+	ms := c.numTo(' ')
 	msOK := !c.bad
 	front := c.text()
 	frontOK := !c.bad
@@ -43,8 +41,7 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	more := l.soFar // figures are not final
 	for k := range timers {
 		more = c.plus() || more
-		timers[k] = c.signed()
-		c.lit(" ")
+		timers[k] = c.signedTo(' ')
 	}
 	timersOK := !c.bad
 	state := c.word()
@@ -52,13 +49,10 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	redispatched := false
 	for k := range conns {
 		redispatched = k == 4 && c.plus()
-		conns[k] = c.num()
-		c.lit(" ")
+		conns[k] = c.numTo(' ')
 	}
-	srvQueue := c.num()
-	c.lit(" ")
-	backQueue := c.num()
-	c.lit(" ")
+	srvQueue := c.numTo(' ')
+	backQueue := c.numTo(' ')
 	countsOK := !c.bad
 	reqCookie := c.text()
 	respCookie := c.text()
@@ -80,19 +74,19 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	if cut {
 		p.setCut(e)
 	}
-	a := p.attr()
+	o := p.newObject()
 	if e.Method == "" {
-		a = event.AppendString(append(a, `,"haproxy_request":`...), l.request)
+		o.text(&haproxyKeys.request, l.request)
 	}
 	if portOK {
-		a = number(append(a, `,"haproxy_client_port_int":`...), port)
+		o.number(&haproxyKeys.clientPort, port)
 	}
 	if msOK {
-		a = number(append(a, `,"haproxy_accept_ms_int":`...), ms)
+		o.number(&haproxyKeys.acceptMS, ms)
 	}
 	if n := len(front); n > 1 && front[n-1] == '~' {
 		front = front[:n-1]
-		a = append(a, `,"haproxy_tls_bool":true`...)
+		o.yes(&haproxyKeys.tls)
 	}
 	if !frontOK {
 		front = ""
@@ -102,38 +96,38 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	}
 	p.fillHAProxy(e, front, back)
 	if frontOK {
-		a = event.AppendString(append(a, `,"haproxy_frontend":`...), front)
+		o.own(&haproxyKeys.frontend, front)
 	}
 	if backOK {
-		a = event.AppendString(append(a, `,"haproxy_backend":`...), back)
+		o.own(&haproxyKeys.backend, back)
 	}
 	if serverOK {
-		a = event.AppendString(append(a, `,"haproxy_server":`...), server)
+		o.own(&haproxyKeys.server, server)
 	}
 	if timersOK {
-		a = haproxyTimers(a, &timers)
+		o.haproxyTimers(&timers)
 	}
 	if countsOK {
-		a = event.AppendString(append(a, `,"haproxy_termination_state":`...), state)
-		a = haproxyCounts(a, &conns, srvQueue, backQueue)
+		o.own(&haproxyKeys.terminationState, state)
+		o.haproxyCounts(&conns, srvQueue, backQueue)
 		if redispatched {
-			a = append(a, `,"haproxy_redispatched_bool":true`...)
+			o.yes(&haproxyKeys.redispatched)
 		}
 	}
 	if more {
-		a = number(append(a, `,"haproxy_bytes_so_far_int":`...), l.size)
+		o.number(&haproxyKeys.bytesSoFar, l.size)
 	}
 	if !cut {
 		if reqCookie != "" {
-			a = event.AppendString(append(a, `,"haproxy_request_cookie":`...), reqCookie)
+			o.text(&haproxyKeys.requestCookie, reqCookie)
 		}
 		if respCookie != "" {
-			a = event.AppendString(append(a, `,"haproxy_response_cookie":`...), respCookie)
+			o.text(&haproxyKeys.responseCookie, respCookie)
 		}
 		if h := strings.TrimSpace(c.s[c.i:]); h != "" {
-			a = event.AppendString(append(a, `,"haproxy_headers":`...), h)
+			o.text(&haproxyKeys.headers, h)
 		}
 	}
-	p.done(a, e)
+	p.end(&o, e)
 	return Access
 }

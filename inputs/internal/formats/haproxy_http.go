@@ -94,8 +94,7 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	if count != 5 {
 		return p.parts(haproxyHTTP, atDuration, c.rest())
 	}
-	status := c.signed()
-	c.lit(" ")
+	status := c.signedTo(' ')
 	if c.bad {
 		return p.parts(haproxyHTTP, atStatus, c.rest())
 	}
@@ -103,8 +102,7 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 		more = true
 		c.i++
 	}
-	size := c.num()
-	c.lit(" ")
+	size := c.numTo(' ')
 	if c.bad {
 		return p.parts(haproxyHTTP, atSize, c.rest())
 	}
@@ -112,18 +110,17 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	var conns [5]int64
 	redispatched := false
 	for k := range conns {
-		if k > 0 {
-			c.lit("/")
-		}
 		if k == 4 && !c.bad && c.i < len(c.s) && c.s[c.i] == '+' {
 			redispatched = true
 			c.i++
 		}
-		conns[k] = c.num()
+		end := byte('/')
+		if k == 4 {
+			end = ' '
+		}
+		conns[k] = c.numTo(end)
 	}
-	c.lit(" ")
-	srvQueue := c.num()
-	c.lit("/")
+	srvQueue := c.numTo('/')
 	backQueue := c.num()
 	if c.bad || len(state) != 4 {
 		return p.parts(haproxyHTTP, atTail, c.rest())
@@ -202,98 +199,139 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 		p.setCut(e)
 	}
 
-	a := p.attr()
+	o := p.newObject()
 	if n := len(front); n > 1 && front[n-1] == '~' {
 		front = front[:n-1]
-		a = append(a, `,"haproxy_tls_bool":true`...)
+		o.yes(&haproxyKeys.tls)
 	}
 	p.fillHAProxy(e, front, back)
-	a = event.AppendString(append(a, `,"haproxy_frontend":`...), front)
-	a = event.AppendString(append(a, `,"haproxy_backend":`...), back)
-	a = event.AppendString(append(a, `,"haproxy_server":`...), server)
-	a = number(append(a, `,"haproxy_client_port_int":`...), port)
-	a = haproxyTimers(a, &timers)
-	a = event.AppendString(append(a, `,"haproxy_termination_state":`...), state)
-	a = haproxyCounts(a, &conns, srvQueue, backQueue)
+	o.own(&haproxyKeys.frontend, front)
+	o.own(&haproxyKeys.backend, back)
+	o.own(&haproxyKeys.server, server)
+	o.number(&haproxyKeys.clientPort, port)
+	o.haproxyTimers(&timers)
+	o.own(&haproxyKeys.terminationState, state)
+	o.haproxyCounts(&conns, srvQueue, backQueue)
 	if redispatched {
-		a = append(a, `,"haproxy_redispatched_bool":true`...)
+		o.yes(&haproxyKeys.redispatched)
 	}
 	if more {
-		a = number(append(a, `,"haproxy_bytes_so_far_int":`...), size)
+		o.number(&haproxyKeys.bytesSoFar, size)
 	}
 	if reqCookie != "-" {
-		a = event.AppendString(append(a, `,"haproxy_request_cookie":`...), reqCookie)
+		o.text(&haproxyKeys.requestCookie, reqCookie)
 	}
 	if respCookie != "-" {
-		a = event.AppendString(append(a, `,"haproxy_response_cookie":`...), respCookie)
+		o.text(&haproxyKeys.responseCookie, respCookie)
 	}
 	switch {
 	case nblocks == 2:
 		if blocks[0] != "" {
-			a = event.AppendString(append(a, `,"haproxy_request_headers":`...), blocks[0])
+			o.text(&haproxyKeys.requestHeaders, blocks[0])
 		}
 		if blocks[1] != "" {
-			a = event.AppendString(append(a, `,"haproxy_response_headers":`...), blocks[1])
+			o.text(&haproxyKeys.responseHeaders, blocks[1])
 		}
 	case nblocks == 1 && blocks[0] != "":
-		a = event.AppendString(append(a, `,"haproxy_headers":`...), blocks[0])
+		o.text(&haproxyKeys.headers, blocks[0])
 	}
 	if !known && full != "" {
-		a = event.AppendString(append(a, `,"haproxy_request":`...), full)
+		o.text(&haproxyKeys.request, full)
 	}
 	if secure {
-		a = tls.attributes(a)
+		tls.attributes(&o)
 	} else if suffix = strings.TrimPrefix(suffix, " "); suffix != "" && suffix != "-" {
-		a = event.AppendString(append(a, `,"haproxy_unique_id":`...), suffix)
+		o.text(&haproxyKeys.uniqueID, suffix)
 	}
-	p.done(a, e)
 	access(e, f, basisStart)
 	e.Plain = plain && strings.IndexByte(client, '"') < 0
+	p.end(&o, e)
 	return Access
 }
 
 // fillHAProxy sets the origin: the frontend's name tells the service, else the backend's, else the path.
 func (p *Parser) fillHAProxy(e *event.Event, front, back string) {
-	p.last = p.fronts.look(front)
-	if p.last.service == "" {
-		p.last = originOf(back)
+	from := p.fronts.look(front)
+	if from.service == "" {
+		if p.last = originOf(back); p.last.service == "" {
+			p.last = originOfPath(e.Path)
+		}
+		from = &p.last
 	}
-	if p.last.service == "" {
-		p.last = originOfPath(e.Path)
-	}
-	p.fillOrigin(e, &nobody, &p.last)
+	p.fillOrigin(e, &nobody, from)
 	if e.Program == "" {
 		e.Program = "haproxy"
 	}
 }
 
-// haproxyTimers appends HAProxy's five timers, those that have a value.
-func haproxyTimers(a []byte, t *[5]int64) []byte {
+// haproxyTimers writes HAProxy's five timers, those that have a value.
+func (o *object) haproxyTimers(t *[5]int64) {
 	if t[0] >= 0 {
-		a = number(append(a, `,"haproxy_time_request_ms_int":`...), t[0])
+		o.number(&haproxyKeys.timeRequestMS, t[0])
 	}
 	if t[1] >= 0 {
-		a = number(append(a, `,"haproxy_time_queue_ms_int":`...), t[1])
+		o.number(&haproxyKeys.timeQueueMS, t[1])
 	}
 	if t[2] >= 0 {
-		a = number(append(a, `,"haproxy_time_connect_ms_int":`...), t[2])
+		o.number(&haproxyKeys.timeConnectMS, t[2])
 	}
 	if t[3] >= 0 {
-		a = number(append(a, `,"haproxy_time_response_ms_int":`...), t[3])
+		o.number(&haproxyKeys.timeResponseMS, t[3])
 	}
 	if t[4] >= 0 {
-		a = number(append(a, `,"haproxy_time_active_ms_int":`...), t[4])
+		o.number(&haproxyKeys.timeActiveMS, t[4])
 	}
-	return a
 }
 
-// haproxyCounts appends HAProxy's counters of connections and queues at the time that the line was written.
-func haproxyCounts(a []byte, c *[5]int64, srvQueue, backQueue int64) []byte {
-	a = number(append(a, `,"haproxy_connections_int":`...), c[0])
-	a = number(append(a, `,"haproxy_frontend_connections_int":`...), c[1])
-	a = number(append(a, `,"haproxy_backend_connections_int":`...), c[2])
-	a = number(append(a, `,"haproxy_server_connections_int":`...), c[3])
-	a = number(append(a, `,"haproxy_retries_int":`...), c[4])
-	a = number(append(a, `,"haproxy_server_queue_int":`...), srvQueue)
-	return number(append(a, `,"haproxy_backend_queue_int":`...), backQueue)
+// haproxyCounts writes HAProxy's counters of connections and queues at the time that the line was written.
+func (o *object) haproxyCounts(c *[5]int64, srvQueue, backQueue int64) {
+	o.number(&haproxyKeys.connections, c[0])
+	o.number(&haproxyKeys.frontendConnections, c[1])
+	o.number(&haproxyKeys.backendConnections, c[2])
+	o.number(&haproxyKeys.serverConnections, c[3])
+	o.number(&haproxyKeys.retries, c[4])
+	o.number(&haproxyKeys.serverQueue, srvQueue)
+	o.number(&haproxyKeys.backendQueue, backQueue)
+}
+
+// haproxyKeys are the names of HAProxy's attributes.
+var haproxyKeys = struct {
+	frontend, backend, server, terminationState, requestCookie, responseCookie, requestHeaders, responseHeaders, headers, request, uniqueID, clientPort, bytesSoFar, tls, redispatched, timeRequestMS, timeQueueMS, timeConnectMS, timeResponseMS, timeActiveMS, connections, frontendConnections, backendConnections, serverConnections, retries, serverQueue, backendQueue, acceptMS, connectionError, tlsError, clientCertificateError, clientCAError, sni, tlsVersion, tlsCipher, tlsResumed key
+}{
+	frontend:               newKey("haproxy_frontend"),
+	backend:                newKey("haproxy_backend"),
+	server:                 newKey("haproxy_server"),
+	terminationState:       newKey("haproxy_termination_state"),
+	requestCookie:          newKey("haproxy_request_cookie"),
+	responseCookie:         newKey("haproxy_response_cookie"),
+	requestHeaders:         newKey("haproxy_request_headers"),
+	responseHeaders:        newKey("haproxy_response_headers"),
+	headers:                newKey("haproxy_headers"),
+	request:                newKey("haproxy_request"),
+	uniqueID:               newKey("haproxy_unique_id"),
+	clientPort:             newKey("haproxy_client_port_int"),
+	bytesSoFar:             newKey("haproxy_bytes_so_far_int"),
+	tls:                    newKey("haproxy_tls_bool"),
+	redispatched:           newKey("haproxy_redispatched_bool"),
+	timeRequestMS:          newKey("haproxy_time_request_ms_int"),
+	timeQueueMS:            newKey("haproxy_time_queue_ms_int"),
+	timeConnectMS:          newKey("haproxy_time_connect_ms_int"),
+	timeResponseMS:         newKey("haproxy_time_response_ms_int"),
+	timeActiveMS:           newKey("haproxy_time_active_ms_int"),
+	connections:            newKey("haproxy_connections_int"),
+	frontendConnections:    newKey("haproxy_frontend_connections_int"),
+	backendConnections:     newKey("haproxy_backend_connections_int"),
+	serverConnections:      newKey("haproxy_server_connections_int"),
+	retries:                newKey("haproxy_retries_int"),
+	serverQueue:            newKey("haproxy_server_queue_int"),
+	backendQueue:           newKey("haproxy_backend_queue_int"),
+	acceptMS:               newKey("haproxy_accept_ms_int"),
+	connectionError:        newKey("haproxy_connection_error"),
+	tlsError:               newKey("haproxy_tls_error"),
+	clientCertificateError: newKey("haproxy_client_certificate_error"),
+	clientCAError:          newKey("haproxy_client_ca_error"),
+	sni:                    newKey("haproxy_sni"),
+	tlsVersion:             newKey("haproxy_tls_version"),
+	tlsCipher:              newKey("haproxy_tls_cipher"),
+	tlsResumed:             newKey("haproxy_tls_resumed_bool"),
 }

@@ -1,10 +1,6 @@
 package formats
 
-import (
-	"strings"
-
-	"github.com/stacktrail/stacktrail/plugins/event"
-)
+import "strings"
 
 // tlsTail is what option httpslog appends to a line of httplog.
 //
@@ -25,35 +21,36 @@ func haproxyTLS(s string) (t tlsTail, ok bool) {
 		return t, false
 	}
 	codes, names, ok := field(strings.TrimPrefix(s, " "))
-	if !ok || strings.Count(codes, "/") != 4 || strings.Count(names, "/") != 2 || strings.IndexByte(names, ' ') >= 0 {
+	if !ok || codes == "" || codes[0]-'0' > 9 {
 		return t, false
 	}
 	t.connErr, codes, _ = strings.Cut(codes, "/")
 	t.sslErr, codes, _ = strings.Cut(codes, "/")
 	t.certErr, codes, _ = strings.Cut(codes, "/")
-	t.caErr, t.resumed, _ = strings.Cut(codes, "/")
+	t.caErr, t.resumed, ok = strings.Cut(codes, "/")
+	if !ok || strings.IndexByte(t.resumed, '/') >= 0 || !allDigits(t.connErr) {
+		return t, false
+	}
 	t.sni, names, _ = strings.Cut(names, "/")
-	t.version, t.cipher, _ = strings.Cut(names, "/")
-	_, ok = digits(t.connErr)
-	return t, ok
+	t.version, t.cipher, ok = strings.Cut(names, "/")
+	return t, ok && strings.IndexByte(t.cipher, '/') < 0 && strings.IndexByte(t.sni, ' ') < 0 && strings.IndexByte(t.version, ' ') < 0 && strings.IndexByte(t.cipher, ' ') < 0
 }
 
-// attributes appends what is known.
-func (t *tlsTail) attributes(a []byte) []byte {
-	add := func(key, v string) {
+// attributes writes what is known.
+func (t *tlsTail) attributes(o *object) {
+	add := func(k *key, v string) {
 		if v != "" && v != "-" && v != "0" {
-			a = event.AppendString(append(a, key...), v)
+			o.text(k, v)
 		}
 	}
-	add(`,"haproxy_connection_error":`, t.connErr)
-	add(`,"haproxy_tls_error":`, t.sslErr)
-	add(`,"haproxy_client_certificate_error":`, t.certErr)
-	add(`,"haproxy_client_ca_error":`, t.caErr)
+	add(&haproxyKeys.connectionError, t.connErr)
+	add(&haproxyKeys.tlsError, t.sslErr)
+	add(&haproxyKeys.clientCertificateError, t.certErr)
+	add(&haproxyKeys.clientCAError, t.caErr)
 	if t.resumed == "1" {
-		a = append(a, `,"haproxy_tls_resumed_bool":true`...)
+		o.yes(&haproxyKeys.tlsResumed)
 	}
-	add(`,"haproxy_sni":`, t.sni)
-	add(`,"haproxy_tls_version":`, t.version)
-	add(`,"haproxy_tls_cipher":`, t.cipher)
-	return a
+	add(&haproxyKeys.sni, t.sni)
+	add(&haproxyKeys.tlsVersion, t.version)
+	add(&haproxyKeys.tlsCipher, t.cipher)
 }

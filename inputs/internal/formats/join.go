@@ -45,6 +45,9 @@ type standing struct {
 	odd     bool // its bracket is no context: it is an instance, or text of an exception
 	precise bool // its oslo prefix has a fraction of a second
 	repeats bool // it has a prefix as the record before it; stripped is what follows
+
+	words    bool // see Words
+	coloured bool // what is in its envelopes begins with a colour: it is read again without
 }
 
 // prefix is what lines of one oslo record share: the lines of an exception repeat it.

@@ -209,6 +209,9 @@ func osloLevel(s string) (level int32, n int) {
 	if strings.HasPrefix(s, "INFO ") {
 		return 6, 5
 	}
+	if s == "" || s[0] > 'Z' {
+		return 0, 0
+	}
 	name, _, ok := field(s[:min(len(s), 12)])
 	if !ok {
 		return 0, 0

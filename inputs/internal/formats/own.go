@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/bits"
 	"regexp"
 	"slices"
 	"strings"
@@ -557,19 +558,47 @@ func findPaths(s string, paths []jsonPath, found []string) {
 	var nested [pathsAtOnce]bool // found as such
 	m := walk(s)
 	for k, v, ok := m.next(); ok; k, v, ok = m.next() {
+		below := uint(0) // what is to be looked for in this member
 		for i := range paths {
 			switch x := &paths[i]; {
 			case k == x.keys[0] && !nested[i]:
 				nested[i] = v != "null"
-				if nested[i] {
+				if nested[i] && len(x.keys) == 1 {
 					found[i] = v
-					for _, k := range x.keys[1:] {
-						found[i] = member(found[i], k)
-					}
+				} else if nested[i] {
+					found[i] = ""
+					below |= 1 << i
 				}
 			case len(x.keys) > 1 && found[i] == "" && !nested[i] && k == x.flat && v != "null":
 				found[i] = v
 			}
+		}
+		if below != 0 {
+			findBelow(v, paths, found, below)
+		}
+	}
+}
+
+// findBelow looks for the second names of those paths, a set of bits, in one walk over the object that s is, and for further names in
+// what it finds.
+func findBelow(s string, paths []jsonPath, found []string, which uint) {
+	m := walk(s)
+	for k, v, ok := m.next(); ok; k, v, ok = m.next() {
+		for left := which; left != 0; left &= left - 1 {
+			i := bits.TrailingZeros(left)
+			if k != paths[i].keys[1] {
+				continue
+			}
+			which &^= 1 << i
+			if found[i] = v; v == "null" {
+				found[i] = ""
+			}
+			for _, k := range paths[i].keys[2:] {
+				found[i] = member(found[i], k)
+			}
+		}
+		if which == 0 {
+			return
 		}
 	}
 }

@@ -130,6 +130,7 @@ type Parser struct {
 
 	logger loggerMemory
 	tags   tagMemory
+	heads  headMemory
 	fronts tagMemory // of HAProxy
 	pairs  pairs
 
@@ -247,6 +248,10 @@ func (p *Parser) File(path string, mtime time.Time) {
 // Reason says why the last line was Unparsed, or what kind of Service line it was. It is one of the Reason constants, "" after
 // an Access line.
 func (p *Parser) Reason() string { return p.reason }
+
+// Words reports whether the attributes that the last Parse set hold a text that somebody else than the server made up. Mostly they
+// are figures, codes and names of the server's configuration.
+func (p *Parser) Words() bool { return p.words }
 
 // The reasons, few and fixed: they become labels of metrics.
 const (
@@ -458,6 +463,7 @@ func (p *Parser) peel(s string, e *event.Event) Verdict {
 		}
 	}
 	if s[0] == 0x1b {
+		p.coloured = colour(s) > 0
 		return Unparsed // a colour, with which nothing begins: see uncoloured
 	}
 	if c := s[0]; c < '0' || c > '9' {
@@ -467,6 +473,9 @@ func (p *Parser) peel(s string, e *event.Event) Verdict {
 		if v := p.byFirstByte(s, e); v != Unparsed || p.reason != "" {
 			return v
 		}
+	}
+	if p.coloured {
+		return Unparsed
 	}
 	if v := p.haproxy(s, e); v != Unparsed || p.reason != "" {
 		return v
@@ -510,7 +519,7 @@ func (p *Parser) byWord(s string, e *event.Event) Verdict {
 			return v
 		}
 	}
-	if v := p.syslogBSD(s, e); v != Unparsed || p.reason != "" {
+	if v := p.syslogBSD(s, e); v != Unparsed || p.reason != "" || p.coloured {
 		return v
 	}
 	if v := p.devstack(s, e); v != Unparsed || p.reason != "" {

@@ -83,6 +83,14 @@ func space(s string) int {
 	return -1
 }
 
+// trimNewlines takes the bytes that end lines from the end of a text.
+func trimNewlines(s string) string {
+	for len(s) > 0 && (s[len(s)-1] == '\n' || s[len(s)-1] == '\r') {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
 // trimColour takes the terminal's reset from the end of a line: oslo.log's, and as Apache's error log spells it.
 func trimColour(s string) string {
 	for {

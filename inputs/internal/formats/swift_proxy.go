@@ -51,7 +51,10 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 	n := 0
 	rest := s
 	for n < len(f) {
-		i := space(rest)
+		i := 1
+		if !strings.HasPrefix(rest, "- ") { // which most are
+			i = strings.IndexByte(rest, ' ')
+		}
 		if i < 0 {
 			f[n] = rest
 			n++
@@ -139,22 +142,23 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 
 // swiftAttributes keeps what the schema has no field for.
 func (p *Parser) swiftAttributes(e *event.Event, f *[swiftFields]string) {
-	a := p.attr()
+	o := p.newObject()
 	if r := present(f[swRemote]); r != "" {
-		a = event.AppendString(append(a, `,"swift_remote_address":`...), r)
+		o.text(&swiftKeys[swRemote], r)
 	}
-	for i, key := range swiftTexts {
-		if key != "" && f[i] != "" && f[i] != "-" {
-			a = event.AppendString(append(a, key...), f[i])
+	for i := swETag; i <= swPolicy; i++ {
+		if k := &swiftKeys[i]; k.n > 0 && f[i] != "" && f[i] != "-" {
+			o.text(k, f[i])
 		}
 	}
-	p.done(a, e)
+	p.end(&o, e)
 }
 
-// swiftTexts are the fields that become attributes as they are.
-var swiftTexts = [swiftFields]string{
-	swETag: `,"swift_client_etag":`, swHeaders: `,"swift_headers":`, swSource: `,"swift_source":`, swInfo: `,"swift_log_info":`,
-	swStart: `,"swift_start_time":`, swEnd: `,"swift_end_time":`, swPolicy: `,"swift_policy_index":`,
+// swiftKeys are the names of the fields that become attributes as they are.
+var swiftKeys = [swiftFields]key{
+	swRemote: newKey("swift_remote_address"), swETag: newKey("swift_client_etag"), swHeaders: newKey("swift_headers"),
+	swSource: newKey("swift_source"), swInfo: newKey("swift_log_info"), swStart: newKey("swift_start_time"), swEnd: newKey("swift_end_time"),
+	swPolicy: newKey("swift_policy_index"),
 }
 
 // fromField is the line from its nth field on.
@@ -226,6 +230,13 @@ func (p *Parser) fillSwift(e *event.Event) {
 // isSwiftDate knows `02/Jan/2006/15/04/05` by its shape.
 func isSwiftDate(s string) bool {
 	return len(s) == 20 && s[2] == '/' && s[6] == '/' && s[11] == '/' && s[14] == '/' && s[17] == '/'
+}
+
+// beginsSwift reports whether a date of swift stands behind two words.
+func beginsSwift(s string) bool {
+	i := space(s)
+	j := i + 1 + space(s[i+1:])
+	return i > 0 && j > i && j+21 < len(s) && s[j+21] == ' ' && isSwiftDate(s[j+1:j+21])
 }
 
 // swiftDate reads `02/Jan/2006/15/04/05`, in UTC.

@@ -29,14 +29,12 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	}
 	c := cursor{s: s}
 	c.lit("[pid: ")
-	pid := c.num()
-	c.lit("|app: ")
+	pid := c.numLit("|app: ")
 	app := c.signed()
 	c.lit("|req: ")
 	req := c.signed()
 	c.lit("/")
-	total := c.num()
-	c.lit("] ")
+	total := c.numLit("] ")
 	if c.bad {
 		return p.parts(uwsgiDefault, atPrefix, c.rest())
 	}
@@ -48,16 +46,17 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	}
 	addr := s[from : from+open-1]
 	from += open + 1
-	closing := strings.Index(s[from:], ") {")
+	closing := 0
+	if !strings.HasPrefix(s[from:], ") {") {
+		closing = strings.Index(s[from:], ") {")
+	}
 	if closing < 0 {
 		return p.parts(uwsgiDefault, atClient, s[from:])
 	}
 	user := s[from : from+closing]
 	c.i = from + closing + 3
-	vars := c.num()
-	c.lit(" vars in ")
-	varBytes := c.num()
-	c.lit(" bytes} [")
+	vars := c.numLit(" vars in ")
+	varBytes := c.numLit(" bytes} [")
 	if c.bad || len(s) < c.i+26 || s[c.i+24] != ']' || s[c.i+25] != ' ' {
 		return p.parts(uwsgiDefault, atTime, c.rest())
 	}
@@ -142,28 +141,28 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	e.Time = time.Unix(utc, 0).UTC()
 	p.fillByPath(e)
 
-	a := p.attr()
-	a = number(append(a, `,"uwsgi_app_int":`...), app)
-	a = number(append(a, `,"uwsgi_app_request_int":`...), req)
-	a = number(append(a, `,"uwsgi_request_int":`...), total)
-	a = number(append(a, `,"uwsgi_vars_int":`...), vars)
-	a = number(append(a, `,"uwsgi_vars_bytes_int":`...), varBytes)
+	o := p.newObject()
+	o.number(&uwsgiKeys.app, app)
+	o.number(&uwsgiKeys.appRequest, req)
+	o.number(&uwsgiKeys.request, total)
+	o.number(&uwsgiKeys.vars, vars)
+	o.number(&uwsgiKeys.varsBytes, varBytes)
 	if !cut {
-		a = number(append(a, `,"uwsgi_header_count_int":`...), t.headers)
-		a = number(append(a, `,"uwsgi_header_bytes_int":`...), t.headerBytes)
-		a = number(append(a, `,"uwsgi_switches_int":`...), t.switches)
-		a = number(append(a, `,"uwsgi_core_int":`...), t.core)
+		o.number(&uwsgiKeys.headerCount, t.headers)
+		o.number(&uwsgiKeys.headerBytes, t.headerBytes)
+		o.number(&uwsgiKeys.switches, t.switches)
+		o.number(&uwsgiKeys.core, t.core)
 		if t.via != "" {
-			a = event.AppendString(append(a, `,"uwsgi_via":`...), t.via)
+			o.text(&uwsgiKeys.via, t.via)
 		}
 		if !dashed && t.proto != "" && e.HTTPVersion == "" {
-			a = event.AppendString(append(a, `,"uwsgi_protocol":`...), t.proto)
+			o.text(&uwsgiKeys.protocol, t.proto)
 		}
 	}
-	p.done(a, e)
 	access(e, uwsgiDefault, basisStart)
 	e.Plain = strings.IndexByte(whole, '"') < 0
 	p.writesMulti()
+	p.end(&o, e)
 	return Access
 }
 
@@ -179,8 +178,7 @@ type uwsgiTail struct {
 // read takes the tail; false if it is not there whole.
 func (t *uwsgiTail) read(c *cursor) bool {
 	t.at = atSize
-	t.size = c.num()
-	c.lit(" bytes in ")
+	t.size = c.numLit(" bytes in ")
 	if !c.bad {
 		t.at = atDuration
 	}
@@ -243,14 +241,10 @@ func (t *uwsgiTail) rest(c *cursor) bool {
 	if !c.bad {
 		t.at = atTail
 	}
-	t.headers = c.num()
-	c.lit(" headers in ")
-	t.headerBytes = c.num()
-	c.lit(" bytes (")
-	t.switches = c.num()
-	c.lit(" switches on core ")
-	t.core = c.num()
-	c.lit(")")
+	t.headers = c.numLit(" headers in ")
+	t.headerBytes = c.numLit(" bytes (")
+	t.switches = c.numLit(" switches on core ")
+	t.core = c.numLit(")")
 	return !c.bad && c.i == len(c.s)
 }
 
@@ -284,4 +278,21 @@ func isUWSGIOther(s string) bool {
 	}
 	// `Sat Nov 21 03:35:26 2026 - uwsgi_response_write…`
 	return len(s) > 30 && s[3] == ' ' && s[7] == ' ' && s[13] == ':' && s[16] == ':' && s[24:27] == " - " && month(s[4:7]) > 0
+}
+
+// uwsgiKeys are the names of uWSGI's attributes.
+var uwsgiKeys = struct {
+	via, protocol, app, appRequest, request, vars, varsBytes, headerCount, headerBytes, switches, core key
+}{
+	via:         newKey("uwsgi_via"),
+	protocol:    newKey("uwsgi_protocol"),
+	app:         newKey("uwsgi_app_int"),
+	appRequest:  newKey("uwsgi_app_request_int"),
+	request:     newKey("uwsgi_request_int"),
+	vars:        newKey("uwsgi_vars_int"),
+	varsBytes:   newKey("uwsgi_vars_bytes_int"),
+	headerCount: newKey("uwsgi_header_count_int"),
+	headerBytes: newKey("uwsgi_header_bytes_int"),
+	switches:    newKey("uwsgi_switches_int"),
+	core:        newKey("uwsgi_core_int"),
 }

@@ -29,6 +29,8 @@ type Maker struct {
 	always    bool // of whatever time a record is
 	path      string
 
+	figures bool // the attributes of the record in hand are known to hold no text that could be a secret
+
 	format   string // of the last record
 	ofFormat int64  // how many of it were not tallied so far
 
@@ -247,7 +249,9 @@ func (m *Maker) add(b *event.Batch, line, text []byte, at int64, cut bool) *even
 		m.tally(name, why, 1)
 	}
 	e.Offset = at
+	m.figures = !m.parser.Words()
 	m.finish(b, e, v, line, cut)
+	m.figures = false
 	return e
 }
 

@@ -44,6 +44,9 @@ func (m *Maker) meaning(e *event.Event, v formats.Verdict, a *event.Arena) {
 
 // seesExtra reports whether what a format has beyond the usual fields might hold a secret: headers that a proxy logs.
 func (m *Maker) seesExtra(e *event.Event) bool {
+	if m.figures {
+		return false
+	}
 	for i := range e.Extra {
 		x := &e.Extra[i]
 		if x.Key == "attributes" && m.hide.Sees(x.Value.Str()) {

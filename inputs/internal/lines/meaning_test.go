@@ -69,6 +69,31 @@ func TestSecretsOfRequestsAreMaskedUnlessToldOtherwise(t *testing.T) {
 	}
 }
 
+// TestSecretsInHeadersAreMaskedWhateverFollows has HAProxy's captured headers before records whose attributes are figures.
+func TestSecretsInHeadersAreMaskedWhateverFollows(t *testing.T) {
+	t.Parallel()
+	const (
+		haproxy = `192.0.2.9:35430 [02/Mar/2026:10:15:30.110] nova_api nova_api_be/ctl1 0/0/0/10/12 200 319 - - ---- 2/1/0/0/0 0/0 {` + fernet + `} "GET /v2.1/servers HTTP/1.1"`
+		cookie  = `192.0.2.9 - - [02/Mar/2026:10:15:30 +0000] "GET /v3/volumes HTTP/1.1" 200 255 "" "" 46562 132 "fe" "be" "srv" 0 0 0 139 142 ---- 2 1 0 0 0 0 0 "sid=opensesame" "" `
+		figures = `[pid: 21082|app: 0|req: 12/31] 192.0.2.2 () {58 vars in 1211 bytes} [Mon Mar  2 10:15:30 2026] GET /v3/volumes => generated 5102 bytes in 31 msecs (HTTP/1.1 200) 6 headers in 377 bytes (1 switches on core 0)`
+	)
+	for _, records := range []string{"access", "all"} {
+		conf := Defaults()
+		conf.Records = records
+		const tag = "Mar  2 10:15:30 ctl1 haproxy[77]: "
+		b := fill(t, conf, Options{}, figures+"\n"+tag+haproxy+"\n"+figures+"\n"+tag+cookie+"\n"+figures+"\n")
+		if len(b.Events) != 5 {
+			t.Fatalf("%s: %d events", records, len(b.Events))
+		}
+		for i := range b.Events {
+			all, _, _ := strings.Cut(everything(&b.Events[i]), "\n")
+			if strings.Contains(all, fernet[:20]) || strings.Contains(all, "opensesame") || strings.Contains(all, "***") != (i%2 == 1) {
+				t.Errorf("%s: record %d: %s", records, i, all)
+			}
+		}
+	}
+}
+
 // TestNobodyHidesByAskingForIt asks with secrets that are something else on the same line.
 func TestNobodyHidesByAskingForIt(t *testing.T) {
 	t.Parallel()

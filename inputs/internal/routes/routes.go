@@ -204,7 +204,13 @@ func (r *Router) Fill(e *event.Event, a *event.Arena) (secret string, others boo
 	if m.count > 0 {
 		list := a.Strings(m.count)
 		copy(list, m.ids[:m.count])
-		e.Extra = append(e.Extra, event.Field{Key: "resource_ids", Value: event.ListValue(list)}) // no parser sets it
+		n := len(e.Extra) // no parser sets it
+		if n < cap(e.Extra) {
+			e.Extra = e.Extra[:n+1] // and its value is made in its place, for values take long to move
+		} else {
+			e.Extra = append(e.Extra, event.Field{})
+		}
+		e.Extra[n].Key, e.Extra[n].Value = "resource_ids", event.ListValue(list)
 	}
 	if p := m.project; p != "" && e.ProjectID == "" && proved(e) {
 		e.ProjectID = p
