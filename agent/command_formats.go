@@ -10,11 +10,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stacktrail/stacktrail/plugins"
+	"github.com/stacktrail/stacktrail/plugins/conf"
 )
 
-// formatLister is what the configuration of an input that reads lines can do: it knows the formats.
+// formatLister is what the configuration of an input that reads lines can do: it knows the formats, and what the path of a request
+// tells in any of them.
 type formatLister interface {
 	EachFormat(yield func(name, writer, example string, fields []string)) error
+	FromPath() ([]string, error)
 }
 
 // formatInfo is a format as the command prints it.
@@ -23,6 +26,8 @@ type formatInfo struct {
 	Writer  string   `json:"writer"`
 	Example string   `json:"example"`
 	Fields  []string `json:"fields"`
+	// FromPath are those that the request's path fills, in all formats, where the line does not.
+	FromPath []string `json:"from_path"`
 }
 
 func newFormatsCommand(reg *plugins.Registry) *cobra.Command {
@@ -78,10 +83,14 @@ func listFormats(reg *plugins.Registry, names []string) ([]formatInfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	fromPath, err := lister.FromPath()
+	if err != nil {
+		return nil, fmt.Errorf("listing formats: %w", err)
+	}
 	all := map[string]formatInfo{}
 	var order []string
 	err = lister.EachFormat(func(name, writer, example string, fields []string) {
-		all[name] = formatInfo{name, writer, example, fields}
+		all[name] = formatInfo{name, writer, example, fields, fromPath}
 		order = append(order, name)
 	})
 	if err != nil {
@@ -94,6 +103,9 @@ func listFormats(reg *plugins.Registry, names []string) ([]formatInfo, error) {
 	for _, n := range names {
 		f, ok := all[n]
 		if !ok {
+			if near := conf.Suggest(n, order); near != "" {
+				return nil, fmt.Errorf("unknown format %q (did you mean %q?)", n, near)
+			}
 			return nil, fmt.Errorf("unknown format %q (known are %s)", n, strings.Join(order, ", "))
 		}
 		list = append(list, f)
@@ -117,6 +129,10 @@ func renderFormats(list []formatInfo, output string) ([]byte, error) {
 		}
 		fmt.Fprintf(&b, "%s: %s\n  %s\n", f.Name, f.Writer, f.Example)
 		wrapWords(&b, "  fills ", "        ", f.Fields)
+	}
+	if len(list) > 0 {
+		fmt.Fprintln(&b)
+		wrapWords(&b, "Where the line does not, the path of the request fills in any format ", "  ", list[0].FromPath)
 	}
 	return []byte(b.String()), nil
 }

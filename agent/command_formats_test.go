@@ -45,6 +45,15 @@ func TestFormatsAreListedWithAnExampleAndTheirFields(t *testing.T) {
 			t.Errorf("%s is not in the text", f.Name)
 		}
 	}
+	last := text[strings.LastIndex(text, "\n\n")+2:]
+	for _, field := range []string{"route", "action", "api_version", "resource_type", "resource_id", "resource_ids"} {
+		if !strings.HasPrefix(last, "Where the line does not, the path") || !strings.Contains(last, field) || !slices.Contains(list[0].FromPath, field) {
+			t.Errorf("%s is not told: %s", field, last)
+		}
+	}
+	if _, err := commandOutput(t, "formats", "nova-evenlet"); err == nil || !strings.Contains(err.Error(), `did you mean "nova-eventlet"?`) {
+		t.Errorf("an unknown format: %v", err)
+	}
 	if one, err := commandOutput(t, "formats", "-o", "json", "swift-proxy"); err != nil || strings.Count(one, `"name"`) != 1 {
 		t.Errorf("%v: %s", err, one)
 	}
@@ -64,9 +73,9 @@ func TestParseExplainsALine(t *testing.T) {
 		{
 			[]string{"parse", "--explain", `2026-03-02T10:15:30.881Z [keystone] 192.0.2.9 - - [02/Mar/2026:10:15:30 +0000] "GET /v3 HTTP/1.1" OK 2480 "-" "-"`},
 			[]string{
-				"envelope  pebble\nunparsed  apache-combined:status\n\napache-combined: 61 of 77 bytes fit; then its status was expected\n",
+				"envelope  pebble\nunparsed  apache-combined:status\n\napache-combined, apache-kolla, haproxy-clf, nginx-combined: 61 of 77 bytes fit; then its status was expected\n",
 				`"GET /v3 HTTP/1.1" OK 2480 "-" "-"` + "\n" + strings.Repeat(" ", 63) + "^\n",
-				"It begins like none of nova-eventlet,",
+				"It parts earlier from nova-eventlet,",
 			},
 		},
 		{
@@ -77,7 +86,7 @@ func TestParseExplainsALine(t *testing.T) {
 			[]string{"parse", "--explain", `2026-03-02 10:15:30.123 1 INFO cinder.volume [-] created`, "cinder-api.log"},
 			[]string{"no access line, but one that is known: oslo\n"},
 		},
-		{[]string{"parse", "--explain", "\x1b]0;x\a"}, []string{"unparsed  no-format\n"}},
+		{[]string{"parse", "--explain", "\x1b]0;x\a"}, []string{"unparsed  no-format\n\nIt follows none of nova-eventlet,"}},
 	} {
 		out, err := commandOutput(t, c.args...)
 		if err != nil {

@@ -104,9 +104,14 @@ func explainer(reg *plugins.Registry, opt parseOptions) (lineExplainer, error) {
 // writeAttempts lists the formats that were followed, the furthest first, with a mark where the line parts from each.
 func writeAttempts(w io.Writer, tries []attempt) {
 	sort.SliceStable(tries, func(i, j int) bool { return tries[i].at > tries[j].at })
-	for _, t := range tries {
+	for i := 0; i < len(tries); i++ {
+		t := tries[i]
+		names := []string{t.format}
+		for ; i+1 < len(tries) && tries[i+1].at == t.at && tries[i+1].place == t.place && tries[i+1].text == t.text; i++ {
+			names = append(names, tries[i+1].format)
+		}
 		n := len(t.text)
-		fmt.Fprintf(w, "\n%s: %d of %d bytes fit; then %s was expected\n", t.format, min(t.at, n), n, wanted(t.place))
+		fmt.Fprintf(w, "\n%s: %d of %d bytes fit; then %s was expected\n", strings.Join(names, ", "), min(t.at, n), n, wanted(t.place))
 		const before, after = 60, 40
 		at := min(t.at, n)
 		from, to := max(0, at-before), min(n, at+after)
@@ -121,7 +126,7 @@ func writeAttempts(w io.Writer, tries []attempt) {
 	}
 }
 
-// writeOthers lists the formats that the line does not even begin like.
+// writeOthers lists the formats that the line parts from before it parts from those above.
 func writeOthers(w io.Writer, reg *plugins.Registry, tries []attempt) error {
 	list, err := listFormats(reg, nil)
 	if err != nil {
@@ -134,7 +139,11 @@ func writeOthers(w io.Writer, reg *plugins.Registry, tries []attempt) error {
 		}
 	}
 	fmt.Fprintln(w)
-	wrapWords(w, "It begins like none of ", "  ", names)
+	if len(tries) == 0 {
+		wrapWords(w, "It follows none of ", "  ", names)
+	} else {
+		wrapWords(w, "It parts earlier from ", "  ", names)
+	}
 	_, err = fmt.Fprintln(w, "The command formats shows an example of each.")
 	return err
 }

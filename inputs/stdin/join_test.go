@@ -82,21 +82,27 @@ func TestARecordEndsWhenNothingFollows(t *testing.T) {
 	}
 }
 
-func TestUTF16IsRefused(t *testing.T) {
+func TestWhatIsNoTextIsRefused(t *testing.T) {
 	t.Parallel()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if _, err := w.WriteString("\xff\xfeo\x00n\x00e\x00\n\x00"); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	a := &fakeAgent{t: t}
-	if err := newInput(t, a, Defaults(), r).Run(context.Background(), a); err == nil || !strings.Contains(err.Error(), "UTF-16LE") || a.len() != 0 {
-		t.Errorf("error %v, %d records", err, a.len())
+	for begin, want := range map[string]string{
+		"\xff\xfeo\x00n\x00e\x00\n\x00":        "UTF-16LE",
+		"\x1f\x8b\x08\x00\x00\n\x00\n":         "gzip; put zcat",
+		"\x28\xb5\x2f\xfd\x24\x0d\x69\n\x00\n": "zstd; put zstdcat",
+	} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if _, err := w.WriteString(begin); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		a := &fakeAgent{t: t}
+		if err := newInput(t, a, Defaults(), r).Run(context.Background(), a); err == nil || !strings.Contains(err.Error(), want) || a.len() != 0 {
+			t.Errorf("error %v, %d records", err, a.len())
+		}
 	}
 }

@@ -1,5 +1,5 @@
 // Package stdin is the input that reads lines from the agent's standard input until it ends. What was read cannot be read
-// again: after a crash, what was not delivered is gone.
+// again: after a crash, what was not delivered is gone. What is compressed (gzip, zstd) or in UTF-16 is refused.
 package stdin
 
 import (
@@ -151,8 +151,10 @@ func (in *input) read(ctx context.Context, m *lines.Maker, sink plugins.Sink) (e
 	default:
 		return false, fmt.Errorf("reading standard input: %w", err)
 	}
-	if kind := lines.UTF16(in.buf[:min(len(in.buf), 1<<10)]); kind != "" && in.at == 0 && in.head == nil {
-		return false, fmt.Errorf("reading standard input: it is in %s; convert it to UTF-8", kind)
+	if in.at == 0 && in.head == nil {
+		if err := readable(in.buf); err != nil {
+			return false, fmt.Errorf("reading standard input: %w", err)
+		}
 	}
 	in.last = time.Now()
 	how := lines.More
@@ -165,6 +167,20 @@ func (in *input) read(ctx context.Context, m *lines.Maker, sink plugins.Sink) (e
 		}
 	}
 	return end, nil
+}
+
+// readable says why what begins so cannot be read as lines; nil if it can.
+func readable(head []byte) error {
+	if kind := lines.UTF16(head[:min(len(head), 1<<10)]); kind != "" {
+		return fmt.Errorf("it is in %s; convert it to UTF-8", kind)
+	}
+	switch kind := lines.Compression(head); kind {
+	case "gzip":
+		return errors.New("it is compressed with gzip; put zcat before it")
+	case "zstd":
+		return errors.New("it is compressed with zstd; put zstdcat before it")
+	}
+	return nil
 }
 
 // closeOpen sends the open record at the beginning of what was read.

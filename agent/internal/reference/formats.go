@@ -21,6 +21,7 @@ const grammarsPath = "agent/internal/reference/grammars.json"
 // formatLister is what the configuration of an input that reads lines can do.
 type formatLister interface {
 	EachFormat(yield func(name, writer, example string, fields []string)) error
+	FromPath() ([]string, error)
 }
 
 // Formats returns the page of all formats of lines as Markdown.
@@ -43,13 +44,17 @@ format that it has; ` + "`format`" + ` with names looks for these only. ` + "`st
 Around a line of any format may stand what syslog (RFC 3164, RFC 5424, rsyslog), the journal (short, json), containers (docker, CRI,
 pebble), Apache's error log, fluentd or a terminal put there: it is taken off by itself. Formats of your own are the keys ` + "`template`, `regex`\nand `json`" + ` of the inputs.
 
-| format | written by |
-|---|---|
 `)
 	lister, err := lister(reg)
 	if err != nil {
 		return nil, err
 	}
+	fromPath, err := lister.FromPath()
+	if err != nil {
+		return nil, fmt.Errorf("listing formats: %w", err)
+	}
+	fmt.Fprintf(&b, "Where the line does not, the path of the request fills in any format `%s`.\n\n", strings.Join(fromPath, "`, `"))
+	b.WriteString("| format | written by |\n|---|---|\n")
 	var missing []string
 	err = lister.EachFormat(func(name, writer, example string, fields []string) {
 		grammar, ok := grammars[name]

@@ -218,8 +218,10 @@ func quoted(s string) (text, rest string, ok bool) {
 func (p *Parser) apacheCommon(l *apacheLine, e *event.Event, f format, peer bool) {
 	e.Time = time.Unix(l.nano/1e9, l.nano%1e9).UTC()
 	req := l.request
-	if f != haproxyCLF {
-		req = p.unescape(req) // HAProxy's escapes are its own
+	if f == haproxyCLF { // whose escapes are its own
+		req = p.unhash(req, !l.closed)
+	} else {
+		req = p.unescape(req)
 	}
 	if !request(e, req) && f != haproxyCLF && f != swiftStorageLog {
 		key := `{"apache_request":`
@@ -248,7 +250,7 @@ func (p *Parser) apacheCommon(l *apacheLine, e *event.Event, f format, peer bool
 	if p.depth > 0 {
 		p.fillOuter(e)
 	}
-	e.Plain = l.plain
+	e.Plain = l.plain && len(req) == len(l.request)
 }
 
 // apacheCombined finishes a line of that format, or of those that differ from it in little. tail is what stands behind the user

@@ -73,21 +73,22 @@ type fold struct {
 }
 
 // local turns a local time into an instant. One that comes twice is the earlier one until the order of the lines says otherwise: it
-// goes back by more than requests, which are written when they end, are out of order. A line that is late stands where the first time
-// ended.
-func (p *Parser) local(naive int64) int64 {
+// goes back by late or more, which is more than lines are out of order. A line that is late stands where the first time ended, and soon
+// after that.
+func (p *Parser) local(naive, late int64) int64 {
 	const elsewhere, straggling = 3 * 60 * 60, 10
 	earlier, later := readings(p.loc, naive)
 	if earlier == later {
 		return earlier
 	}
-	f, half := &p.fold, (later-earlier)/2
+	f, twice := &p.fold, later-earlier
+	late = min(late, twice/2)
 	switch back := f.newest - naive; {
 	case back > elsewhere || back < -elsewhere:
 		*f = fold{newest: naive}
-	case !f.second && back > half:
+	case !f.second && back >= late:
 		*f = fold{newest: naive, first: f.newest, second: true}
-	case f.second && -back > half && naive <= f.first+straggling:
+	case f.second && -back > twice/2 && naive <= f.first+straggling && f.newest+twice-f.first < late:
 		return earlier
 	case back < 0:
 		f.newest = naive
@@ -103,10 +104,21 @@ func (p *Parser) instant(h *hour, m, s uint8) (naive, utc int64) {
 	n := int64(m)*60 + int64(s)
 	naive, utc = h.naive+n, h.utc+n
 	if !h.whole && h != &p.outerHour && h != &p.zonedHour { // which are of times with a zone
-		utc = p.local(naive)
+		late := int64(endsLate)
+		if h != &p.isoHour {
+			late = startsLate
+		}
+		utc = p.local(naive, late)
 	}
 	return naive, utc
 }
+
+// A service's own log is written as its lines' times are, but for those of several processes. The time of a server's line can be that
+// of the request's start, and the line is written at its end.
+const (
+	endsLate   = 5 * 60
+	startsLate = 30 * 60
+)
 
 // iso reads "2006-01-02 15:04:05", with any byte between day and hour, from the head of s, which has 19 bytes at least.
 func (p *Parser) iso(h *hour, s string) (naive, utc int64, ok bool) {

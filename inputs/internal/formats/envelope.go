@@ -112,7 +112,7 @@ func (p *Parser) withYear(mon, day, hh, mm, ss int) (int64, bool) {
 			continue
 		}
 		if sec != again {
-			sec = p.local(t.Unix())
+			sec = p.local(t.Unix(), endsLate)
 		}
 		return sec, true
 	}

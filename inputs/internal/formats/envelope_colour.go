@@ -7,14 +7,60 @@ import (
 )
 
 // uncoloured reads a line that is no access line again without the terminal's colours, if it has some: devstack's have them around
-// the level, the request id and the message, and Apache's error log spells the escape byte `\x1b`.
+// the level, the request id and the message, and Apache's error log spells the escape byte `\x1b`. In a JSON object they are seen
+// once its strings are decoded: see plainText.
 func (p *Parser) uncoloured(s string, e *event.Event, v Verdict) Verdict {
-	esc := escape(s)
-	if esc < 0 {
+	t, bare := p.withoutColours(s)
+	wrapped := p.dyed
+	p.dyed = false
+	if t == "" || !bare && !wrapped {
 		return v
 	}
-	whole := len(s)
-	d := p.arena.Alloc(whole)[:0]
+	wipe(e)
+	p.reason, p.suspect, p.coloured = "", 0, false
+	p.env, p.depth, p.near = envelope{}, 0, nearest{}
+	if p.noted {
+		p.prefix = p.former // a line does not repeat itself
+	}
+	p.standing = standing{}
+	if p.explain != nil {
+		*p.explain = Explanation{}
+	}
+	if bare {
+		p.peeled("colours")
+	}
+	p.undyeing = wrapped
+	v = p.parse(t, e)
+	p.undyeing, p.dyed = false, false
+	p.depth = max(p.depth, 1)
+	return v
+}
+
+// plainText is the text of a member of a JSON object without colours where the line is read again for them. Before that it only
+// notes that there are some.
+func (p *Parser) plainText(s string) string {
+	t, ok := s, false
+	if p.undyeing {
+		if t, ok = p.withoutColours(s); ok {
+			p.peeled("colours")
+		}
+		return t
+	}
+	for i := escape(t); i >= 0 && !p.dyed; i = escape(t) {
+		p.dyed = colour(t[i:]) > 0
+		t = t[i+1:]
+	}
+	return s
+}
+
+// withoutColours returns s without the sequences that set colours; ok is false if it has none.
+func (p *Parser) withoutColours(s string) (t string, ok bool) {
+	esc := escape(s)
+	if esc < 0 {
+		return s, false
+	}
+	whole := s
+	d := p.arena.Alloc(len(s))[:0]
 	for i := esc; ; {
 		d = append(d, s[:i]...)
 		n := colour(s[i:])
@@ -28,16 +74,10 @@ func (p *Parser) uncoloured(s string, e *event.Event, v Verdict) Verdict {
 			break
 		}
 	}
-	if len(d) == whole || len(d) == 0 {
-		return v
+	if len(d) == len(whole) {
+		return whole, false
 	}
-	wipe(e)
-	p.reason, p.suspect, p.coloured = "", 0, false
-	p.env, p.depth, p.near = envelope{}, 0, nearest{}
-	p.peeled("colours")
-	v = p.parse(event.View(d), e)
-	p.depth = max(p.depth, 1)
-	return v
+	return event.View(d), true
 }
 
 // escape finds the next escape byte, or a backslash that may spell one; -1 if there is none.

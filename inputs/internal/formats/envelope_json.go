@@ -12,6 +12,8 @@ type jsonLine struct {
 	log, stream, at                                  string // docker; at also of others
 	MESSAGE, hostField, ident, pid, realtime, prio   string // journald
 	unit, container                                  string
+	LOGGER, LOGLEVEL, REQUEST, USER, USERNAME        string // journald, from oslo.log with use_journal
+	PROJECT, PROJECTNAME                             string
 	payload, module, level, hostname, program, stamp string // kolla's fluentd
 	message, name, levelname, created, asctime       string // oslo.log
 	process, context, funcname, traceback            string
@@ -63,6 +65,20 @@ func (j *jsonLine) member(k string) *string {
 		return &j.unit
 	case "CONTAINER_NAME":
 		return &j.container
+	case "LOGGER_NAME":
+		return &j.LOGGER
+	case "LOGGER_LEVEL":
+		return &j.LOGLEVEL
+	case "REQUEST_ID":
+		return &j.REQUEST
+	case "USER_ID":
+		return &j.USER
+	case "USER_NAME":
+		return &j.USERNAME
+	case "PROJECT_ID":
+		return &j.PROJECT
+	case "PROJECT_NAME":
+		return &j.PROJECTNAME
 	case "Payload":
 		if j.payload == "" {
 			return &j.payload
@@ -132,7 +148,7 @@ func (p *Parser) object(s string, e *event.Event) Verdict {
 		return p.fluentd(&j, e)
 	case j.payload != "" && j.payload[0] == '"':
 		return p.plainWrap(&j, j.payload, e)
-	case j.message != "" && j.name != "" && (j.levelname != "" || j.level != "" && j.funcname != ""):
+	case j.message != "" && j.name != "" && (j.levelname != "" || severity(p.str(j.level)) >= 0 && (j.funcname != "" || j.context != "")):
 		return p.osloJSON(&j, e)
 	case j.message != "" && j.message[0] == '"':
 		return p.plainWrap(&j, j.message, e)
@@ -157,7 +173,7 @@ func (p *Parser) docker(j *jsonLine, e *event.Event) Verdict {
 
 // jsonContents goes on with the text of a member; lines that are no record are JSON to whoever counts.
 func (p *Parser) jsonContents(text string, e *event.Event) Verdict {
-	v := p.contents(text, e)
+	v := p.contents(p.plainText(text), e)
 	if v == Unparsed && p.reason == "" && p.near.format == noFormat {
 		p.reason = ReasonJSON
 		return Service
@@ -199,12 +215,57 @@ func (p *Parser) journal(j *jsonLine, e *event.Event) Verdict {
 		}
 	}
 	p.peeled("journal")
-	text = trimNewlines(text)
-	if text == "" {
+	text = p.plainText(trimNewlines(text))
+	switch {
+	case text == "":
 		p.reason = ReasonBlank
 		return Service
+	case j.LOGGER != "":
+		return p.osloJournal(j, text, e)
 	}
 	return p.tagged(text, e)
+}
+
+// osloJournal reads an entry that oslo.log sent itself, with use_journal: MESSAGE is the text that a file would have, or, where
+// the format strings leave the prefix to the journal, the message alone; the logger, the request id and who asked are fields.
+//
+// Source: oslo_log/handlers.py, OSJournalHandler. The time is the journal's. A client can choose how a message begins, but not what
+// is in the fields: a prefix that names another request was written by one.
+func (p *Parser) osloJournal(j *jsonLine, text string, e *event.Event) Verdict {
+	id := p.str(j.REQUEST)
+	if hasPrefix(text) {
+		v := p.tagged(text, e)
+		if v == Access && e.RequestID != id && text[0] != '{' {
+			p.suspect |= forgedLine
+		}
+		return v
+	}
+	if n := severity(p.str(j.LOGLEVEL)); n >= 0 {
+		e.SetLevel(n)
+	} else if p.env.hasLevel {
+		e.SetLevel(p.env.level)
+	}
+	e.Time, e.RequestID = p.outerTime(), id
+	if u := p.str(j.USER); u != "" {
+		setUser(e, u)
+	}
+	if u := p.str(j.USERNAME); u != "" {
+		e.UserName, e.User = u, u
+	}
+	if id := p.str(j.PROJECT); id != "" {
+		setProject(e, id)
+	}
+	if n := p.str(j.PROJECTNAME); n != "" {
+		e.Set("project_name", event.StringValue(n))
+	}
+	return p.jsonMessage(p.str(j.LOGGER), text, e)
+}
+
+// hasPrefix reports whether a text begins as a record of oslo.log in a file does: with a time, devstack's level or its colour, or as an
+// object.
+func hasPrefix(s string) bool {
+	_, n := osloLevel(s)
+	return n > 0 || s[0] == '{' || s[0] == 0x1b || len(s) > 19 && s[4] == '-' && s[7] == '-' && s[10] == ' ' && s[13] == ':'
 }
 
 // plainWrap reads an object that holds the line as it was in one member: kolla's fluentd around HAProxy's lines, and other
@@ -261,6 +322,9 @@ func (p *Parser) osloJSON(j *jsonLine, e *event.Event) Verdict {
 		e.Time = at
 	} else if at, ok := p.localTime(p.str(j.at)); ok {
 		e.Time = at
+	} else {
+		p.outerISO(p.str(j.at))
+		e.Time = p.outerTime()
 	}
 	p.jsonContext(j.context, e)
 	p.peeled("oslo.log JSON")
@@ -298,7 +362,7 @@ func (p *Parser) fluentd(j *jsonLine, e *event.Event) Verdict {
 
 // jsonMessage reads the message by its logger.
 func (p *Parser) jsonMessage(logger, msg string, e *event.Event) Verdict {
-	msg = trimColour(trimNewlines(msg))
+	msg = trimColour(p.plainText(trimNewlines(msg)))
 	if logger == "" {
 		p.reason = ReasonJSON
 		return Service

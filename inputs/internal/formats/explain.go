@@ -50,9 +50,51 @@ func (p *Parser) parts(f format, at place, rest string) Verdict {
 		p.near = n
 	}
 	if p.explain != nil {
-		p.explain.Attempts = append(p.explain.Attempts, Attempt{Format: formatNames[f], Place: placeNames[at], At: n.at, Text: p.inner})
+		for _, g := range append([]format{f}, p.alike(f, at)...) {
+			p.explain.Attempts = append(p.explain.Attempts, Attempt{Format: formatNames[g], Place: placeNames[at], At: n.at, Text: p.inner})
+		}
 	}
 	return Unparsed
+}
+
+// family is formats whose lines are alike up to a place.
+type family struct {
+	members formatSet
+	to      place
+}
+
+// families says which formats share their beginning, the shortest first. One parser reads a family, and names the member that a line
+// followed the furthest.
+func families() []family {
+	set := func(list ...format) (s formatSet) {
+		for _, f := range list {
+			s |= 1 << f
+		}
+		return s
+	}
+	return []family{
+		{set(novaEventlet, osloEventlet), atStatus},
+		{set(haproxyHTTP, haproxyHTTPS), atTail},
+		{set(eventletCLF, wsgiref), atSize},
+		{set(apacheCombined, apacheKolla, nginxCombined, haproxyCLF, swiftStorageLog, nginxSkylineLog), atTime},
+		{set(apacheCombined, apacheKolla, nginxCombined, haproxyCLF), atSize},
+	}
+}
+
+// alike lists the formats that a line followed just as far as f, where it parts at that place.
+func (p *Parser) alike(f format, at place) (all []format) {
+	for _, x := range families() {
+		if x.members>>f&1 == 0 || at > x.to {
+			continue
+		}
+		for g := novaEventlet; g < formatCount; g++ {
+			if g != f && x.members>>g&1 != 0 && p.mask>>g&1 != 0 {
+				all = append(all, g)
+			}
+		}
+		return all
+	}
+	return nil
 }
 
 // begins is parts for a text that may follow the format by chance: it is told to who asks, and is no reason.

@@ -38,6 +38,27 @@ func TestExplanationNamesEnvelopesAndWhereALineParts(t *testing.T) {
 			t.Errorf("%s:\n%+v", c.line, x.Attempts)
 		}
 	}
+	for line, want := range map[string][]string{
+		`192.0.2.9 - - [02/Mar/2026:10:15:30 +0100] "GET /v3 HTTP/1.1" 2x0 -`:                                     {"apache-combined", "apache-kolla", "haproxy-clf", "nginx-combined"},
+		`192.0.2.9 - - [42/Mar/2026:10:15:30 +0100] "GET /v3 HTTP/1.1" 200 -`:                                     {"apache-combined", "apache-kolla", "haproxy-clf", "nginx-combined", "nginx-skyline", "swift-storage"},
+		`192.0.2.9 - - [02/Mar/2026:10:15:30 +0100] "GET /v3 HTTP/1.1" 200 - 12x "-" "-"`:                         {"apache-kolla"},
+		`2026-03-02 10:15:30.123 4211 INFO nova.osapi_compute.wsgi.server [-] 192.0.2.2 "GET / HTTP/1.0" code: 2`: {"nova-eventlet", "oslo-eventlet"},
+		`192.0.2.9:35430 [02/Mar/2026:10:15:30.655] front back/s 0/0/0/116/116 2x0 319`:                           {"haproxy-http", "haproxy-https"},
+	} {
+		p := newParser(t, "x.log", Options{})
+		b := event.NewBatch("x")
+		x := p.Explain([]byte(line), b.Append(), b.Arena())
+		var got []string
+		for _, a := range x.Attempts {
+			got = append(got, a.Format)
+			if a.At != x.Attempts[0].At {
+				t.Errorf("%s: %+v", line, x.Attempts)
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+	}
 	p := newParser(t, "x.log", Options{})
 	b := event.NewBatch("x")
 	if x := p.Explain([]byte(usual[0].line), b.Append(), b.Arena()); x.Verdict != Access || x.Format != "nova-eventlet" || len(x.Attempts) != 0 || x.Reason != "" {

@@ -16,7 +16,7 @@ import (
 //
 // Source: HAProxy src/log.c, clf_http_log_format. The time is the request's start, in whole seconds and UTC; MS is the
 // fraction of another time, the accept, so it is no part of it. Timers are milliseconds, BYTES counts headers too; with option
-// logasap Ta and BYTES begin with + and are no totals. A + at RETRIES is a redispatch. Lines are cut at 1,024 bytes: what is not
+// logasap Ta and BYTES begin with + and are no totals. A + at RETRIES is a redispatch. Escapes are as in haproxy-http. Lines are cut at 1,024 bytes: what is not
 // whole is left out, and the record is truncated.
 func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict {
 	if l.iso {

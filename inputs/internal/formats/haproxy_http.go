@@ -17,10 +17,11 @@ import (
 // Source: HAProxy doc/configuration.txt 8.2.3. The time is the start, local, without a zone; the syslog prefix may tell the
 // zone. Timers are milliseconds, -1 for a phase that was not reached; Ta is the request's duration. BYTES counts headers too. A
 // plus before Ta or BYTES (option logasap) means that the figure is not final: both are then left out. STATUS -1 is none. `<BADREQ>` is
-// no request. HAProxy writes quotes, braces and what is not printable as #xx, so the first quote begins the request.
+// no request. HAProxy writes quotes, # itself and what is not printable as #XX, in headers braces and | too (src/log.c, init_log), so
+// the first quote begins the request, and no # is the client's: in the request that is undone.
 //
-// Captured headers are in braces only where a frontend captures some, and the line does not say which: they are attributes, a
-// request id among them too. With two blocks the second is the response's. An own log-format may add its unique id behind the request. HAProxy cuts the line at 1,024 bytes: without
+// Captured headers are in braces only where a frontend captures some, and the line does not say which: they are attributes as they
+// stand there, a request id among them too. With two blocks the second is the response's. An own log-format may add its unique id behind the request. HAProxy cuts the line at 1,024 bytes: without
 // the closing quote the record is truncated.
 func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	sp := strings.IndexByte(s, ' ')
@@ -174,7 +175,9 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 			}
 		}
 	}
-	known := req != "" && request(e, req)
+	text := p.unhash(req, cut)
+	plain = plain && len(text) == len(req)
+	known := text != "" && request(e, text)
 
 	if status >= 100 && status <= 999 {
 		setStatus(e, int32(status))
@@ -247,6 +250,27 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	e.Plain = plain && strings.IndexByte(client, '"') < 0
 	p.end(&o, e)
 	return Access
+}
+
+// unhash undoes HAProxy's escapes. Of the last one of a text that was cut a part may be missing: what is there is left out.
+func (p *Parser) unhash(s string, cut bool) string {
+	i := strings.IndexByte(s, '#')
+	if i < 0 {
+		return s
+	}
+	d := append(p.arena.Alloc(len(s))[:0], s[:i]...)
+	for ; i < len(s); i++ {
+		switch {
+		case s[i] == '#' && i+2 < len(s) && hexValue[s[i+1]] >= 0 && hexValue[s[i+2]] >= 0:
+			d = append(d, byte(hexValue[s[i+1]])<<4|byte(hexValue[s[i+2]]))
+			i += 2
+		case s[i] == '#' && i+3 > len(s) && cut:
+			return event.View(d)
+		default:
+			d = append(d, s[i])
+		}
+	}
+	return event.View(d)
 }
 
 // fillHAProxy sets the origin: the frontend's name tells the service, else the backend's, else the path.

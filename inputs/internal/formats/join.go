@@ -43,6 +43,8 @@ type standing struct {
 	part    Part
 	torn    bool
 	odd     bool // its bracket is no context: it is an instance, or text of an exception
+	noted   bool // its prefix is the one that is remembered; former is the one before it
+	dyed    bool // a text in its JSON object has colours; see plainText
 	precise bool // its oslo prefix has a fraction of a second
 	repeats bool // it has a prefix as the record before it; stripped is what follows
 
@@ -130,7 +132,7 @@ func (p *Parser) osloPart(msg string, m *loggerMemory, context bool, e *event.Ev
 	own := prefix{ok: p.precise, hasPID: e.Has&event.HasProcessID != 0, logger: m.sum, pid: e.ProcessID, time: e.Time, at: p.at}
 	exception := !context && own.ok && (e.Level == 3 || e.Level == 7)
 	was := p.prefix
-	p.prefix = own
+	p.prefix, p.former, p.noted = own, was, true
 	if !exception {
 		return
 	}

@@ -12,7 +12,7 @@ import (
 // Source: openstack/oslo.log oslo_log/_options.py, logging_context_format_string. The time is local, without a zone, when the
 // line was written. The fraction can have four digits (1000, by rounding), stand behind a comma, be there twice
 // (log_config_append) or not at all. Grizzly aligned the level to the right and put the logger in brackets. Lines of an exception
-// have no context: the prefix of logging_exception_prefix is repeated on each of them.
+// have no context: the prefix of logging_exception_prefix is repeated on each of them. `[instance: UUID] ` may stand before the message.
 //
 // Apache's error log with ErrorLogFormat "%{cu}t %M" puts its own time, with microseconds, in front of all that its WSGI
 // processes write: that is told here by its six digits, and what follows is read in turn.
@@ -147,7 +147,11 @@ func (p *Parser) oslo(s string, e *event.Event) Verdict {
 }
 
 // message decides by the logger what grammar the text after the prefix has.
-func (p *Parser) message(msg string, m *loggerMemory, context bool, e *event.Event) Verdict {
+func (p *Parser) message(whole string, m *loggerMemory, context bool, e *event.Event) Verdict {
+	msg := whole
+	if len(msg) > 0 && msg[0] == '[' {
+		msg = withoutInstance(msg)
+	}
 	v := Unparsed
 	switch m.which {
 	case wsgiLogger:
@@ -179,15 +183,15 @@ func (p *Parser) message(msg string, m *loggerMemory, context bool, e *event.Eve
 		}
 		return v
 	}
-	p.env.message = msg
+	p.env.message = whole
 	context = context && !p.odd
-	p.osloPart(msg, m, context, e)
+	p.osloPart(whole, m, context, e)
 	if p.reason == "" && p.near.format != noFormat && p.open == 0 {
 		return Unparsed // nearly an access line: no silence about what may be one in a new form
 	}
 	if p.reason == "" {
 		p.reason = ReasonOslo
-		if strings.HasPrefix(msg, tracebackHead) {
+		if strings.HasPrefix(whole, tracebackHead) {
 			// Lines of an exception that is logged repeat the prefix; eventlet's own tracebacks go on without.
 			p.reason = ReasonTraceback
 			if p.trace = context; context {
@@ -198,6 +202,15 @@ func (p *Parser) message(msg string, m *loggerMemory, context bool, e *event.Eve
 		}
 	}
 	return Service
+}
+
+// withoutInstance takes `[instance: UUID] ` off the head of a message.
+func withoutInstance(s string) string {
+	const head, uuid = "[instance: ", 36
+	if n := len(head) + uuid; len(s) > n+1 && s[:len(head)] == head && isUUID(s[len(head):n]) && s[n:n+2] == "] " {
+		return s[n+2:]
+	}
+	return s
 }
 
 func isLoggerByte(c byte) bool {

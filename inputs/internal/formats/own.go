@@ -191,6 +191,30 @@ func suggest(name string, known []string) string {
 	return fmt.Sprintf("; did you mean %s?", best)
 }
 
+// suggestField words a suggestion of the field of that name, or of what else people call it.
+func suggestField(name string) string {
+	names := fieldNames()
+	calls := map[string]string{
+		"status": "api_response_code_int", "code": "api_response_code_int", "size": "api_response_size_int", "bytes": "api_response_size_int",
+		"duration": "api_response_time_num", "latency": "api_response_time_num", "verb": "method", "url": "target", "address": "client",
+		"remote_addr": "client", "time": "timestamp", "date": "timestamp", "agent": "user_agent", "protocol": "http_version",
+	}
+	words := slices.Sorted(maps.Keys(calls))
+	best, least := "", max(1, len(name)/3)+1
+	for _, known := range append(names, words...) {
+		if d := edits(strings.ToLower(name), known); d < least && d < len(name) {
+			best, least = known, d
+		}
+	}
+	switch field, word := calls[best]; {
+	case word:
+		return fmt.Sprintf("; did you mean %s?", field)
+	case best != "":
+		return fmt.Sprintf("; did you mean %s?", best)
+	}
+	return suggest(name, names)
+}
+
 // ownRecord gathers what several pieces make together.
 type ownRecord struct {
 	sec, nsec, frac int64
@@ -461,7 +485,7 @@ func compileRegex(s string) (*regexp.Regexp, []target, error) {
 		}
 		t, ok := fieldTarget(n)
 		if !ok {
-			return nil, nil, fmt.Errorf("column %d: group %q is no field of the schema%s", columnOf(s, "(?P<"+n+">", "(?<"+n+">"), n, suggest(n, fieldNames()))
+			return nil, nil, fmt.Errorf("column %d: group %q is no field of the schema%s", columnOf(s, "(?P<"+n+">", "(?<"+n+">"), n, suggestField(n))
 		}
 		if seen[n] {
 			return nil, nil, fmt.Errorf("group %q is there twice", n)
@@ -521,7 +545,7 @@ func compileJSON(m map[string]string) ([]jsonPath, error) {
 	for _, name := range slices.Sorted(maps.Keys(m)) {
 		t, ok := fieldTarget(name)
 		if !ok {
-			return nil, fmt.Errorf("%q is no field of the schema%s", name, suggest(name, fieldNames()))
+			return nil, fmt.Errorf("%q is no field of the schema%s", name, suggestField(name))
 		}
 		if m[name] == "" || strings.HasPrefix(m[name], ".") || strings.HasSuffix(m[name], ".") || strings.Contains(m[name], "..") {
 			return nil, fmt.Errorf("%s: %q is no path to a member; write its name, with dots between the names of nested ones", name, m[name])

@@ -160,7 +160,9 @@ func TestRegexFillsTheFieldsItsGroupsName(t *testing.T) {
 		"api_response_time_num": "0.0015", "user_id": "1b2c3d4e5f60718293a4b5c6d7e8f901", "region": "west", "outcome": "success",
 	}.check(t, "regex", e)
 	for regex, want := range map[string]string{
-		`(?P<status>\d+) (?P<request>.*)`:  "column 1: group \"status\" is no field of the schema",
+		`(?P<status>\d+) (?P<request>.*)`:  "column 1: group \"status\" is no field of the schema; did you mean api_response_code_int?",
+		`(?P<stauts>\d+) (?P<request>.*)`:  "column 1: group \"stauts\" is no field of the schema; did you mean api_response_code_int?",
+		`(?P<mehtod>\d+) (?P<request>.*)`:  "; did you mean method?",
 		`(?P<clinet>\S+) (?P<request>.*)`:  "did you mean client?",
 		`(\S+) (.*)`:                       "it has no named group",
 		`(?P<client>\S+)`:                  "no group holds the request",
@@ -191,7 +193,7 @@ func TestJSONMapReadsNestedMembers(t *testing.T) {
 		t.Errorf("another object: verdict %d, %s", v, p.Reason())
 	}
 	for name, m := range map[string]map[string]string{
-		`"status" is no field of the schema`:    {"status": "x", "path": "y"},
+		`"status" is no field of the schema; did you mean api_response_code_int?`: {"status": "x", "path": "y"},
 		`did you mean method?`:                  {"methdo": "x", "path": "y"},
 		`no entry is the request`:               {"client": "x"},
 		`"a..b" is no path to a member`:         {"path": "a..b"},
@@ -229,4 +231,19 @@ func FuzzTemplate(f *testing.F) {
 			checkEvent(t, []byte(l), e, v, p.Reason(), false)
 		}
 	})
+}
+
+// TestWhatPeopleCallAFieldIsSuggestedByItsName: what is suggested is taken.
+func TestWhatPeopleCallAFieldIsSuggestedByItsName(t *testing.T) {
+	for _, word := range []string{"status", "code", "size", "bytes", "duration", "latency", "verb", "url", "address", "remote_addr", "time", "date", "agent", "protocol"} {
+		err := CheckRegex(`(?P<` + word + `>\S+) (?P<request>.*)`)
+		if err == nil {
+			t.Errorf("%s is taken", word)
+			continue
+		}
+		_, rest, _ := strings.Cut(err.Error(), "did you mean ")
+		if name := strings.TrimSuffix(rest, "?"); CheckRegex(`(?P<`+name+`>\S+) (?P<request>.*)`) != nil {
+			t.Errorf("%s: %v", word, err)
+		}
+	}
 }

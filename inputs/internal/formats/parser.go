@@ -139,8 +139,10 @@ type Parser struct {
 	at                   int64  // where it stands
 	text                 string // what it says, without its prefix
 	stripped, unstripped string // without and with what stands before the text; see standing
+	former               prefix // see standing
 
 	quoted   bool // the line's context holds a quote
+	undyeing bool // see plainText
 	inMiddle bool // see Continues
 
 	buf []byte

@@ -12,7 +12,8 @@ import (
 //	{"log":"TEXT","stream":"stdout",…,"time":"2006-01-02T15:04:05.000000000Z"}    docker: TEXT ends in \n, but for a part
 //	2006-01-02T15:04:05.000000000Z stdout F|P TEXT                                  CRI: P is a part, F a whole line or the last part
 //
-// Parts of standard output and of standard error can stand among each other.
+// Parts of standard output and of standard error can stand among each other. What tools that read docker's objects and write them
+// again put out has a space behind each colon and comma.
 type Piece struct {
 	From, To int    // where in the line the text stands; docker's is the inside of a JSON string
 	More     bool   // it is a part, and not the last one
@@ -24,10 +25,19 @@ type Piece struct {
 // Outputs is how many outputs a container has.
 const Outputs = 2
 
-const (
-	dockerHead = `{"log":"`
-	dockerTail = `","stream":"`
-)
+// dockerShape is how a docker line is written: what stands before the text, behind it, and before the time.
+type dockerShape struct{ head, tail, stamp string }
+
+// dockerShapeOf tells a docker line's by how it begins; an empty one if it is none.
+func dockerShapeOf(line []byte) dockerShape {
+	switch {
+	case bytes.HasPrefix(line, []byte(`{"log":"`)):
+		return dockerShape{`{"log":"`, `","stream":"`, `,"time":"`}
+	case bytes.HasPrefix(line, []byte(`{"log": "`)):
+		return dockerShape{`{"log": "`, `", "stream": "`, `, "time": "`}
+	}
+	return dockerShape{}
+}
 
 // IsPart reports whether a line could be a part of a line, and not its last one. It is quick.
 func IsPart(line []byte) bool {
@@ -38,13 +48,17 @@ func IsPart(line []byte) bool {
 	case line[10] == 'T' && line[4] == '-' && line[13] == ':':
 		p, ok := criPiece(line)
 		return ok && p.More
-	case line[0] == '{' && string(line[:len(dockerHead)]) == dockerHead:
+	case line[0] == '{':
+		shape := dockerShapeOf(line)
+		if shape.tail == "" {
+			return false
+		}
 		const usual = 110 // bytes that follow the text
 		tail := line[max(0, len(line)-usual):]
-		i := bytes.Index(tail, []byte(dockerTail))
+		i := bytes.Index(tail, []byte(shape.tail))
 		if i < 0 {
 			tail = line
-			i = bytes.Index(tail, []byte(dockerTail))
+			i = bytes.Index(tail, []byte(shape.tail))
 		}
 		return i >= 0 && !endsLine(tail[:i])
 	}
@@ -70,8 +84,8 @@ func PieceOf(line []byte) (p Piece, ok bool) {
 	case len(line) < 32:
 	case line[10] == 'T' && line[4] == '-' && line[13] == ':':
 		return criPiece(line)
-	case string(line[:len(dockerHead)]) == dockerHead:
-		return dockerPiece(line)
+	case line[0] == '{':
+		return dockerPiece(line, dockerShapeOf(line))
 	}
 	return p, false
 }
@@ -108,14 +122,17 @@ func criPiece(line []byte) (p Piece, ok bool) {
 	return p, true
 }
 
-func dockerPiece(line []byte) (p Piece, ok bool) {
-	p.From = len(dockerHead)
-	i := bytes.Index(line[p.From:], []byte(dockerTail))
+func dockerPiece(line []byte, shape dockerShape) (p Piece, ok bool) {
+	if shape.head == "" {
+		return p, false
+	}
+	p.From = len(shape.head)
+	i := bytes.Index(line[p.From:], []byte(shape.tail))
 	if i < 0 {
 		return p, false
 	}
 	p.To = p.From + i
-	rest := line[p.To+len(dockerTail):]
+	rest := line[p.To+len(shape.tail):]
 	switch {
 	case bytes.HasPrefix(rest, []byte(`stdout"`)):
 	case bytes.HasPrefix(rest, []byte(`stderr"`)):
@@ -123,12 +140,11 @@ func dockerPiece(line []byte) (p Piece, ok bool) {
 	default:
 		return p, false
 	}
-	const stamp = `,"time":"`
-	k := bytes.LastIndex(rest, []byte(stamp))
+	k := bytes.LastIndex(rest, []byte(shape.stamp))
 	if k < 0 || !bytes.HasSuffix(rest, []byte(`"}`)) || k > len(`stdout"`) && rest[k-1] != '}' {
 		return p, false // somebody else's object
 	}
-	p.at = event.View(rest[k+len(stamp) : len(rest)-2])
+	p.at = event.View(rest[k+len(shape.stamp) : len(rest)-2])
 	p.More = !endsLine(line[p.From:p.To])
 	return p, true
 }

@@ -13,8 +13,9 @@ import (
 //	in N msecs|micros [via CALL() ](PROTO STATUS) N headers in N bytes (N switches on core N)
 //
 // Source: unbit/uwsgi core/logging.c:742. The time is the start, local, without a zone. The size is the body's. ADDR is the whole
-// X-Forwarded-For with log-x-forwarded-for. URI has no spaces and is raw; PROTO is all the rest of the request line and can
-// hold anything, so METHOD and URI are read from the front and the status from the end.
+// X-Forwarded-For with log-x-forwarded-for, in which a client can write what it likes: it ends at the first (USER) that all the rest
+// fits behind. USER holds no space with a parenthesis behind it. URI has no spaces and is raw; PROTO is all the rest of the request
+// line and can hold anything, so METHOD and URI are read from the front and the status from the end.
 //
 // Lines over about 4 KB (logging.c:747) have dashes for METHOD, URI and PROTO and 0.0.0.0 for ADDR: these are absent, and the
 // record is truncated. `{address space usage: …}` of memory-report may stand in front.
@@ -38,91 +39,46 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	if c.bad {
 		return p.parts(uwsgiDefault, atPrefix, c.rest())
 	}
-	// The address ends where " (USER) {" begins.
+	var u uwsgiLine
 	from := c.i
-	open := strings.IndexByte(s[from:], '(')
-	if open < 1 || s[from+open-1] != ' ' {
-		return p.parts(uwsgiDefault, atClient, s[from:])
-	}
-	addr := s[from : from+open-1]
-	from += open + 1
-	closing := 0
-	if !strings.HasPrefix(s[from:], ") {") {
-		closing = strings.Index(s[from:], ") {")
-	}
-	if closing < 0 {
-		return p.parts(uwsgiDefault, atClient, s[from:])
-	}
-	user := s[from : from+closing]
-	c.i = from + closing + 3
-	vars := c.numLit(" vars in ")
-	varBytes := c.numLit(" bytes} [")
-	if c.bad || len(s) < c.i+26 || s[c.i+24] != ']' || s[c.i+25] != ' ' {
-		return p.parts(uwsgiDefault, atTime, c.rest())
-	}
-	naive, utc, ok := p.ctime(s[c.i:])
-	if !ok {
-		return p.parts(uwsgiDefault, atTime, c.rest())
-	}
-	if !p.enabled(uwsgiDefault) {
-		return Unparsed
-	}
-	c.i += 26
-
-	// From here on the request is a fact; what is missing was cut.
-	line := s[c.i:]
-	var t uwsgiTail
-	method, uri := "", ""
-	const arrow = "=> generated "
-	cut := false
-	if c.word(); c.bad {
-		cut = true
-	} else {
-		method = line[:c.i-1-(len(s)-len(line))]
-		rest := s[c.i:]
-		switch {
-		case strings.HasPrefix(rest, " "+arrow): // no request line at all
-			c.i += 1 + len(arrow)
-		case strings.HasPrefix(rest, arrow) && method == "":
-			c.i += len(arrow)
-		default:
-			if uri = c.word(); c.bad {
-				uri, cut = rest, true
-			} else {
-				c.lit(arrow)
+	for k := from; ; {
+		closing := strings.Index(s[k:], ") {")
+		if closing < 0 {
+			if k == from {
+				p.parts(uwsgiDefault, atClient, s[from:])
 			}
+			return Unparsed
 		}
-	}
-	if !cut && !t.read(&c) {
-		if !c.ended {
-			return p.parts(uwsgiDefault, t.at, c.rest())
+		if u.read(p, s, from, k+closing) {
+			break
 		}
-		cut = true
-	}
-	if method == "" && uri != "" || cut && (uri == "" || !isMethod(method) && method != "-") {
-		return p.parts(uwsgiDefault, atRequest, line)
+		if p.reason != "" {
+			return Unparsed
+		}
+		k += closing + 1
 	}
 
-	dashed := method == "-" && uri == "-"
-	if method != "" && uri != "" && !dashed {
-		e.Method = method
-		e.Path, e.Query = splitTarget(uri)
+	t := &u.tail
+	dashed := u.method == "-" && u.uri == "-"
+	if u.method != "" && u.uri != "" && !dashed {
+		e.Method = u.method
+		e.Path, e.Query = splitTarget(u.uri)
 		if isProtocol(t.proto) {
 			e.HTTPVersion = t.proto
 		}
 	}
-	if dashed || cut {
+	if dashed || u.cut {
 		p.setCut(e)
 	}
 	if !dashed {
-		p.clients(e, addr, true)
+		p.clients(e, u.addr, true)
 	}
-	if user != "" && user != "-" {
-		e.UserName, e.User = user, user
+	if u.user != "" && u.user != "-" {
+		e.UserName, e.User = u.user, u.user
 	}
 	e.SetProcessID(pid)
 	taken := int64(0)
-	if !cut {
+	if !u.cut {
 		if t.status >= 100 && t.status <= 999 {
 			setStatus(e, int32(t.status))
 		}
@@ -134,8 +90,9 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 			p.suspect |= forgedLine
 		}
 	}
+	utc := u.utc
 	if p.depth > 0 {
-		utc = p.zoned(naive, utc, taken)
+		utc = p.zoned(u.naive, utc, taken)
 		p.fillOuter(e)
 	}
 	e.Time = time.Unix(utc, 0).UTC()
@@ -145,9 +102,9 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	o.number(&uwsgiKeys.app, app)
 	o.number(&uwsgiKeys.appRequest, req)
 	o.number(&uwsgiKeys.request, total)
-	o.number(&uwsgiKeys.vars, vars)
-	o.number(&uwsgiKeys.varsBytes, varBytes)
-	if !cut {
+	o.number(&uwsgiKeys.vars, u.vars)
+	o.number(&uwsgiKeys.varsBytes, u.varBytes)
+	if !u.cut {
 		o.number(&uwsgiKeys.headerCount, t.headers)
 		o.number(&uwsgiKeys.headerBytes, t.headerBytes)
 		o.number(&uwsgiKeys.switches, t.switches)
@@ -164,6 +121,78 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	p.writesMulti()
 	p.end(&o, e)
 	return Access
+}
+
+// arrow stands between the request and the response.
+const arrow = "=> generated "
+
+// uwsgiLine is the line from ADDR on.
+type uwsgiLine struct {
+	addr, user, method, uri string
+	vars, varBytes          int64
+	naive, utc              int64 // the time
+	tail                    uwsgiTail
+	cut                     bool // the end is missing
+}
+
+// read takes the line from ADDR, which begins at from, where closing is the end of `(USER) {`. False if the rest does not fit, or if
+// the format is not wanted.
+func (u *uwsgiLine) read(p *Parser, s string, from, closing int) bool {
+	open := strings.LastIndex(s[from:closing], " (")
+	if open < 0 {
+		p.parts(uwsgiDefault, atClient, s[from:])
+		return false
+	}
+	u.addr, u.user = s[from:from+open], s[from+open+2:closing]
+	c := cursor{s: s, i: closing + len(") {")}
+	u.vars = c.numLit(" vars in ")
+	u.varBytes = c.numLit(" bytes} [")
+	ok := !c.bad && len(s) >= c.i+26 && s[c.i+24] == ']' && s[c.i+25] == ' '
+	if ok {
+		u.naive, u.utc, ok = p.ctime(s[c.i:])
+	}
+	if !ok {
+		p.parts(uwsgiDefault, atTime, c.rest())
+		return false
+	}
+	c.i += 26
+	return p.enabled(uwsgiDefault) && u.request(p, &c)
+}
+
+// request reads on behind the time, where the request is a fact: what is missing was cut.
+func (u *uwsgiLine) request(p *Parser, c *cursor) bool {
+	line := c.rest()
+	u.tail, u.cut = uwsgiTail{}, false
+	u.uri = ""
+	if u.method = c.word(); c.bad {
+		u.cut = true
+	} else {
+		rest := c.rest()
+		switch {
+		case strings.HasPrefix(rest, " "+arrow): // no request line at all
+			c.i += 1 + len(arrow)
+		case strings.HasPrefix(rest, arrow) && u.method == "":
+			c.i += len(arrow)
+		default:
+			if u.uri = c.word(); c.bad {
+				u.uri, u.cut = rest, true
+			} else {
+				c.lit(arrow)
+			}
+		}
+	}
+	if !u.cut && !u.tail.read(c) {
+		if !c.ended {
+			p.parts(uwsgiDefault, u.tail.at, c.rest())
+			return false
+		}
+		u.cut = true
+	}
+	if u.method == "" && u.uri != "" || u.cut && (u.uri == "" || !isMethod(u.method) && u.method != "-") {
+		p.parts(uwsgiDefault, atRequest, line)
+		return false
+	}
+	return true
 }
 
 // uwsgiTail is the part of the line after "=> generated ".

@@ -51,7 +51,14 @@ func TestHourThatComesTwiceIsReadInTheOrderOfTheLog(t *testing.T) {
 		"Australia/Lord_Howe": time.Date(2026, 4, 4, 15, 0, 0, 0, time.UTC),
 	} {
 		loc := zone(t, name)
+		steps := []time.Duration{20 * time.Minute, 25 * time.Minute}
+		if name != "Australia/Lord_Howe" { // where half an hour comes twice
+			steps = append(steps, 30*time.Minute, 40*time.Minute, 50*time.Minute)
+		}
 		for every := time.Second; every <= 8*time.Minute; every *= 2 {
+			steps = append(steps, every)
+		}
+		for _, every := range steps {
 			p := newParser(t, "nova-api.log", Options{Location: loc})
 			r := rand.New(rand.NewPCG(uint64(every), 1))
 			for at := change.Add(-2 * time.Hour); at.Before(change.Add(3 * time.Hour)); at = at.Add(every) {
@@ -66,11 +73,26 @@ func TestHourThatComesTwiceIsReadInTheOrderOfTheLog(t *testing.T) {
 	}
 }
 
+// TestStartsOfRequestsAreOutOfOrder: a server's line has the time of the start and is written at the end.
+func TestStartsOfRequestsAreOutOfOrder(t *testing.T) {
+	p := newParser(t, "haproxy.log", Options{Location: zone(t, "Europe/Paris")})
+	for _, c := range []struct{ local, want string }{
+		{"02:00", "00:00"}, {"02:40", "00:40"}, {"02:11", "00:11"}, {"02:45", "00:45"}, {"02:15", "01:15"}, {"02:05", "01:05"},
+	} {
+		e, v := parse(p, `192.0.2.9:35430 [25/Oct/2026:`+c.local+`:30.110] nova_api nova_api_be/ctl1 0/0/0/10/12 200 319 - - ---- 2/1/0/0/0 0/0 "GET /v2.1/servers?limit=2 HTTP/1.1"`)
+		if got := e.Time.Format("15:04"); v != Access || got != c.want {
+			t.Errorf("%s: verdict %d, %s, want %s", c.local, v, got, c.want)
+		}
+	}
+}
+
 func TestOneReadingOfTimesThatComeTwiceOrNever(t *testing.T) {
 	for _, c := range []struct{ zone, lines, want string }{
 		{"Europe/Paris", "2026-10-25 02:30:00.000", "00:30:00"},                                                     // the first of two
 		{"America/New_York", "2026-11-01 01:30:00.000", "05:30:00"},                                                 // the same
-		{"Europe/Paris", "2026-10-25 02:40:00.000,2026-10-25 02:10:00.000", "00:40:00,00:10:00"},                    // out of order, no more
+		{"Europe/Paris", "2026-10-25 02:40:00.000,2026-10-25 02:36:00.000", "00:40:00,00:36:00"},                    // out of order, no more
+		{"Europe/Paris", "2026-10-25 02:50:00.000,2026-10-25 02:10:01.000,2026-10-25 02:50:00.500", "0,0,01:50:00"}, // not late by that much
+		{"Europe/Paris", "2026-10-25 02:59:59.000,2026-10-25 02:00:01.000,2026-10-25 02:59:58.000", "0,0,00:59:58"}, // but by that
 		{"Europe/Paris", "2026-10-25 02:50:00.000,2026-10-25 02:10:00.000", "00:50:00,01:10:00"},                    // it was set back
 		{"Europe/Paris", "2026-10-25 02:50:00.000,2026-10-25 02:10:00.000,2026-10-25 02:55:00.000", "0,0,01:55:00"}, // and stays so
 		{"Europe/Paris", "2026-10-25 02:50:00.000,2026-10-25 03:10:00.000,2026-10-25 03:00:00.000", "0,0,02:00:00"},

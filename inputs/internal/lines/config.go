@@ -20,6 +20,7 @@ import (
 	"github.com/stacktrail/stacktrail/inputs/internal/routes"
 	"github.com/stacktrail/stacktrail/plugins/conf"
 	"github.com/stacktrail/stacktrail/plugins/event"
+	"github.com/stacktrail/stacktrail/plugins/schema"
 )
 
 // Config is the part of an input's configuration that says what becomes of a line. Inputs embed it inline.
@@ -168,6 +169,31 @@ func (c Config) EachFormat(yield func(name, writer, example string, fields []str
 		yield(d.Name, d.Writer, d.Example, d.Fields)
 	}
 	return err
+}
+
+// FromPath names the fields of a record of any format that the path of the request fills, where the line does not. It is found out by
+// looking at a path that tells all there is to tell. The command formats calls it.
+func (c Config) FromPath() ([]string, error) {
+	t, err := routes.Compile(c.Routes)
+	if err != nil {
+		return nil, err
+	}
+	b := event.NewBatch("")
+	e := b.Append()
+	e.Method, e.Path = "GET", "/volume/v3/9f8e7d6c5b4a39281706f5e4d3c2b1a0/volumes/5cfb1d2e-3f40-4152-8364-75869798a9ba"
+	e.SetStatus(200)
+	told := map[string]bool{}
+	for _, f := range schema.Fields() {
+		told[f.Name] = f.Get(e).Kind() != event.Absent
+	}
+	t.NewRouter().Fill(e, b.Arena())
+	var names []string
+	for _, f := range schema.Fields() {
+		if !told[f.Name] && f.Get(e).Kind() != event.Absent && f.Name != "event_id" {
+			names = append(names, f.Name)
+		}
+	}
+	return names, nil
 }
 
 // Explain reads one line of the file of that name and says how, in the order in which it was found out: each kind of text is one of

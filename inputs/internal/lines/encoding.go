@@ -67,3 +67,14 @@ func UTF16(head []byte) string {
 	}
 	return ""
 }
+
+// Compression names how a stream is compressed of which head is the beginning: gzip or zstd; "" if it is not.
+func Compression(head []byte) string {
+	switch {
+	case bytes.HasPrefix(head, []byte("\x1f\x8b\x08")):
+		return "gzip"
+	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
+		return "zstd"
+	}
+	return ""
+}

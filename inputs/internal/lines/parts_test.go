@@ -17,6 +17,7 @@ import (
 // runtime writes a log as a container's runtime does.
 type runtime struct {
 	docker bool
+	spaced bool // docker's objects were written again by another tool
 	now    time.Time
 	log    strings.Builder
 }
@@ -36,7 +37,11 @@ func (r *runtime) write(output int, text string, more bool) (at int, line string
 		if err != nil {
 			panic(err)
 		}
-		line = fmt.Sprintf(`{"log":%s,"stream":%q,"time":%q}`, q, outputNames[output], stamp)
+		form := `{"log":%s,"stream":%q,"time":%q}`
+		if r.spaced {
+			form = `{"log": %s, "stream": %q, "time": %q}`
+		}
+		line = fmt.Sprintf(form, q, outputNames[output], stamp)
 	} else {
 		tag := "F"
 		if more {
@@ -71,6 +76,7 @@ type whatItWrote struct {
 // containerLog is a log of lines that are cut at random and stand among each other.
 func containerLog(r *rand.Rand, docker bool, n int) (string, []whatItWrote) {
 	w := newRuntime(docker)
+	w.spaced = r.IntN(3) == 0
 	var all []whatItWrote
 	var rest [formats.Outputs]string
 	var of [formats.Outputs]int
@@ -342,6 +348,9 @@ func TestWhatIsAPart(t *testing.T) {
 		`{"log":"x","stream":"stdin","time":"` + stamp + `Z"}`:                      false,
 		`{"log":"x","time":"` + stamp + `Z","stream":"stdout"}`:                     false,
 		`{"log":"a\",\"stream\":\"x\n","stream":"stdout","time":"` + stamp + `Z"}`:  false,
+		`{"log": "text", "stream": "stdout", "time": "` + stamp + `Z"}`:             true,
+		`{"log": "text\n", "stream": "stderr", "time": "` + stamp + `Z"}`:           false,
+		`{"log": "text", "stream": "stdout", "other": 1, "time": "` + stamp + `Z"}`: false,
 	} {
 		p, ok := formats.PieceOf([]byte(line))
 		if got := ok && p.More; got != want {
