@@ -22,7 +22,7 @@ func (p *Parser) uncoloured(s string, e *event.Event, v Verdict) Verdict {
 	if p.noted {
 		p.prefix = p.former // a line does not repeat itself
 	}
-	p.standing = standing{}
+	p.standing = standing{faded: p.faded}
 	if p.explain != nil {
 		*p.explain = Explanation{}
 	}

@@ -165,7 +165,11 @@ func (p *Parser) eventlet(s string, e *event.Event) Verdict {
 			e.SetDuration(t.took)
 			p.clients(e, client, true)
 			access(e, f, basisEnd)
-			e.Plain = !quotes && strings.IndexByte(req, '"') < 0 && !p.quoted
+			inside := strings.IndexByte(req, '"') >= 0
+			if inside && isGlued(req) {
+				p.suspect |= forgedLine
+			}
+			e.Plain = !quotes && !inside && !p.quoted
 			return Access
 		}
 	}

@@ -69,7 +69,7 @@ func TestExplanationNamesEnvelopesAndWhereALineParts(t *testing.T) {
 // TestReasonsAreFewAndHoldNoText: they are labels of metrics.
 func TestReasonsAreFewAndHoldNoText(t *testing.T) {
 	known := map[string]bool{
-		"": true, ReasonNoFormat: true, ReasonNotEnabled: true, ReasonBadTime: true, ReasonOslo: true, ReasonTraceback: true, ReasonContinuation: true,
+		"": true, ReasonNoFormat: true, ReasonNotEnabled: true, ReasonBadTime: true, ReasonOslo: true, ReasonTraceback: true, ReasonContinuation: true, ReasonForgedRest: true,
 		ReasonStartDone: true, ReasonCADF: true, ReasonWSGIRef: true, ReasonJSON: true, ReasonApacheError: true, ReasonApacheDummy: true, ReasonUWSGI: true, ReasonHAProxy: true,
 		ReasonHAProxyTCP: true, ReasonPebble: true, ReasonSyslog: true, ReasonTail: true, ReasonBlank: true,
 	}

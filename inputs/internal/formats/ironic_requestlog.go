@@ -62,23 +62,32 @@ func (p *Parser) ironic(s string, e *event.Event) Verdict {
 	return Access
 }
 
-// ironicTail reads ` - STATUS (N.NNms)` from the end of s.
+// ironicTail reads ` - STATUS (N.NNms)` from the end of s, behind a head.
 func ironicTail(s string) (status int32, took time.Duration, head string, ok bool) {
+	status, took, at, ok := ironicEnd(s)
+	if !ok || at < 1 {
+		return 0, 0, "", false
+	}
+	return status, took, s[:at], true
+}
+
+// ironicEnd is ironicTail for a line that may begin with that; at is where it does.
+func ironicEnd(s string) (status int32, took time.Duration, at int, ok bool) {
 	i := strings.LastIndex(s, " (")
 	if i < 0 || !strings.HasSuffix(s, "ms)") {
-		return 0, 0, "", false
+		return 0, 0, 0, false
 	}
 	took, ok = millis(s[i+2 : len(s)-3])
-	j := strings.LastIndex(s[:i], " - ")
-	if !ok || j < 1 {
-		return 0, 0, "", false
+	at = strings.LastIndex(s[:i], " - ")
+	if !ok || at < 0 {
+		return 0, 0, 0, false
 	}
-	if word := s[j+3 : i]; word != "unknown" {
+	if word := s[at+3 : i]; word != "unknown" {
 		if status, ok = status3(word); !ok {
-			return 0, 0, "", false
+			return 0, 0, 0, false
 		}
 	}
-	return status, took, s[:j], true
+	return status, took, at, true
 }
 
 // ironicParts finds where ` - STATUS (N.NNms)` parts from itself; near is false where it is only cut, or nowhere begun.

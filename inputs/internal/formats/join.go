@@ -50,6 +50,11 @@ type standing struct {
 
 	words    bool // see Words
 	coloured bool // what is in its envelopes begins with a colour: it is read again without
+
+	faded    bool   // it ends in the terminal's reset
+	whose    issue  // whose request it is, once that was asked
+	served   int64  // how many requests its server counted so far
+	unwanted format // what it is a record of, where that is not among the chosen ones
 }
 
 // prefix is what lines of one oslo record share: the lines of an exception repeat it.

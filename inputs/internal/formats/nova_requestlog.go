@@ -71,7 +71,11 @@ func (p *Parser) requestlog(s string, which loggerKind, e *event.Event) Verdict 
 	}
 	p.clients(e, client, true)
 	access(e, f, basisEnd)
-	e.Plain = strings.IndexByte(client, '"') < 0 && strings.IndexByte(req, '"') < 0 && !p.quoted
+	inside := strings.IndexByte(req, '"') >= 0
+	if inside && isGlued(req) {
+		p.suspect |= forgedLine
+	}
+	e.Plain = strings.IndexByte(client, '"') < 0 && !inside && !p.quoted
 	return Access
 }
 
@@ -119,9 +123,12 @@ func requestTail(s string) (t statusTail, ok bool) {
 	return t, t.lengthAndStatus(s, i) && t.spaces == 1
 }
 
-// endsRequest reports whether a line ends as a request log's line does.
+// endsRequest reports whether a line ends as a request log's line does: nova's, placement's or ironic's.
 func endsRequest(s string) bool {
-	_, ok := requestTail(s)
+	if _, ok := requestTail(s); ok {
+		return true
+	}
+	_, _, _, ok := ironicEnd(s)
 	return ok
 }
 

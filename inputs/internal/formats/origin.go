@@ -54,8 +54,11 @@ func byProject(name string) (o origin, ok bool) {
 		return origin{"manila", "share-api", "manila-api"}, true
 	case "horizon", "openstack_dashboard":
 		return origin{"horizon", "dashboard", "horizon"}, true
-	case "masakari", "trove", "magnum", "tacker", "zun", "aodh", "gnocchi", "cyborg", "mistral", "senlin", "blazar", "freezer", "watcher":
-		return origin{name, kindUnknown, ""}, true
+	}
+	for _, other := range [...]string{"masakari", "trove", "magnum", "tacker", "zun", "aodh", "gnocchi", "cyborg", "mistral", "senlin", "blazar", "freezer", "watcher"} {
+		if name == other {
+			return origin{other, kindUnknown, ""}, true // name is a view of a line, and an origin outlives it
+		}
 	}
 	return origin{}, false
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
@@ -17,8 +19,12 @@ import (
 // behind the prefix of oslo.log. Source: cinder/api/openstack/wsgi.py, and manila's, neutron's and tacker's copies; their fault
 // middleware writes the second line alone. The second line is the access record: its time is the end, its URL is absolute, with
 // the host as the client named it. The method and the start come from the first line with the same request id in the same file;
-// the duration is the difference of the two times, to the millisecond. The first line by itself is a service_log record. STATUS
-// may be the name of one (HTTPStatus.NOT_FOUND). No size, no client, no protocol.
+// the duration is the difference of the two times, to the millisecond; one of another user, project or URL is not its first line. The
+// first line by itself is a service_log record. STATUS may be the name of one (HTTPStatus.NOT_FOUND). No size, no client, no protocol.
+//
+// cinder's fault middleware takes the attribute "code" of any exception for a status: `returned with HTTP f405` tells of an error in
+// SQLAlchemy, and its client got a 500. Such a line is not of this grammar: it is unparsed, with reason start-done:status. The
+// request is in the log of the server in front, with the status that its client got.
 func (p *Parser) startDone(s string, e *event.Event) Verdict {
 	if strings.HasPrefix(s, "http") {
 		return p.secondLine(s, e)
@@ -29,7 +35,7 @@ func (p *Parser) startDone(s string, e *event.Event) Verdict {
 	}
 	p.reason = ReasonStartDone
 	if e.RequestID != "" && len(m) <= len(pair{}.method) && p.mask>>startDonePair&1 != 0 {
-		p.pairs.open(e, m, p.at)
+		p.pairs.open(e, m, url, p.at)
 	}
 	return Service
 }
@@ -74,7 +80,7 @@ func (p *Parser) secondLine(s string, e *event.Event) Verdict {
 	}
 	e.Host = withoutPort(host)
 	setStatus(e, status)
-	p.pairs.close(e, p.at)
+	p.pairs.close(e, s[:i], p.at)
 	access(e, startDonePair, basisEnd)
 	return Access
 }
@@ -148,13 +154,15 @@ const (
 
 // pair is a first line whose second has not come.
 type pair struct {
-	id     uint64 // hash of the request id
-	at     int64  // its time in Unix nanoseconds
-	seen   int64  // where it stands
-	closed int64  // where its second line stands, if that has come
-	method [16]byte
-	n      uint8 // length of method
-	done   bool  // the second line has come
+	id            uint64 // hash of the request id
+	at            int64  // its time in Unix nanoseconds
+	seen          int64  // where it stands
+	closed        int64  // where its second line stands, if that has come
+	url           uint64 // hash of it
+	user, project uint64 // hashes; 0: none
+	method        [16]byte
+	n             uint8 // length of method
+	done          bool  // the second line has come
 }
 
 // pairs remembers first lines, in their order: a ring that grows to maxPairs. What the lines from some place on did to it can be
@@ -203,7 +211,7 @@ func (r *pairs) rewind(place int64) {
 }
 
 // open remembers a first line that stands at place. Of too many the oldest is forgotten.
-func (r *pairs) open(e *event.Event, method string, place int64) {
+func (r *pairs) open(e *event.Event, method, url string, place int64) {
 	r.met = true
 	if r.ring == nil {
 		r.ring = make([]pair, 64)
@@ -217,7 +225,8 @@ func (r *pairs) open(e *event.Event, method string, place int64) {
 		}
 	}
 	x := r.nth(r.len)
-	*x = pair{id: hashID(e.RequestID), at: e.Time.UnixNano(), seen: place}
+	*x = pair{id: xxh3.HashString(e.RequestID), at: e.Time.UnixNano(), seen: place, url: xxh3.HashString(url)}
+	x.user, x.project = owner(e)
 	x.n = uint8(copy(x.method[:], method))
 	r.len++
 	r.opened = true
@@ -246,17 +255,19 @@ func (r *pairs) expire(place int64) {
 }
 
 // close finds the first line of the request that e, which stands at place, is the second line of, and takes what it knows.
-func (r *pairs) close(e *event.Event, place int64) {
+func (r *pairs) close(e *event.Event, url string, place int64) {
 	r.met = true
 	if r.len == 0 || e.RequestID == "" {
 		return
 	}
 	r.expire(place)
 	now := e.Time.UnixNano()
-	id := hashID(e.RequestID)
+	id := xxh3.HashString(e.RequestID)
+	target := xxh3.HashString(url)
+	user, project := owner(e)
 	for i := r.len - 1; i >= 0; i-- {
 		x := r.nth(i)
-		if x.id != id || x.done {
+		if x.id != id || x.done || x.url != target || differ(x.user, user) || differ(x.project, project) {
 			continue
 		}
 		if took := time.Duration(now - x.at); took >= 0 && took <= pairTime && place-x.seen < PairWindow {
@@ -268,6 +279,20 @@ func (r *pairs) close(e *event.Event, place int64) {
 		return
 	}
 }
+
+// owner is whose a line is, as hashes; 0 where it does not say.
+func owner(e *event.Event) (user, project uint64) {
+	if e.User != "" {
+		user = xxh3.HashString(e.User)
+	}
+	if e.ProjectID != "" {
+		project = xxh3.HashString(e.ProjectID)
+	}
+	return user, project
+}
+
+// differ reports whether two lines say different things.
+func differ(a, b uint64) bool { return a != 0 && b != 0 && a != b }
 
 // knownMethod is the method as a string that outlives every batch; an unusual one costs an allocation.
 func knownMethod(b []byte) string {
@@ -288,13 +313,4 @@ func knownMethod(b []byte) string {
 		return "OPTIONS"
 	}
 	return string(b)
-}
-
-// hashID is FNV-1a.
-func hashID(s string) uint64 {
-	h := uint64(14695981039346656037)
-	for i := 0; i < len(s); i++ {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return h
 }

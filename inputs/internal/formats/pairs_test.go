@@ -76,6 +76,27 @@ func TestOpenFirstLinesAreBoundedInNumberAndContent(t *testing.T) {
 	}
 }
 
+// TestFirstLinesOfOtherRequestsAreNotJoined has a request id twice, as who chooses ids or forges lines has it.
+func TestFirstLinesOfOtherRequestsAreNotJoined(t *testing.T) {
+	owned := func(l, user, project string) string {
+		return strings.Replace(l, " - - - - - -]", " "+user+" "+project+" - - - -]", 1)
+	}
+	const one, other = "1b2c3d4e5f60718293a4b5c6d7e8f901", "ffffffffffffffffffffffffffffffff"
+	for _, c := range []struct{ start, done, method string }{
+		{owned(startLine(0, 1), one, one), owned(doneLine(1, 1), one, one), "DELETE"},
+		{startLine(0, 1), owned(doneLine(1, 1), one, one), "DELETE"},
+		{owned(startLine(0, 1), one, one), owned(doneLine(1, 1), other, one), ""},
+		{owned(startLine(0, 1), one, one), owned(doneLine(1, 1), one, other), ""},
+		{strings.Replace(startLine(0, 1), "/volumes", "/backups", 1), doneLine(1, 1), ""},
+	} {
+		p := newParser(t, "cinder-api.log", Options{})
+		parse(p, c.start)
+		if e, v := parse(p, c.done); v != Access || e.Method != c.method {
+			t.Errorf("verdict %d, method %q, want %q: %s", v, e.Method, c.method, c.done)
+		}
+	}
+}
+
 // script is a log of first and second lines, with times that jump, and where its lines begin.
 func script(r *rand.Rand, n int) (lines []string, at []int64) {
 	place := int64(0)

@@ -264,6 +264,7 @@ const (
 	ReasonOslo         = "oslo"             // a line of a service's own log
 	ReasonTraceback    = "traceback"        // a line of a Python traceback
 	ReasonContinuation = "continuation"     // a further line of a record that began before
+	ReasonForgedRest   = "forged-rest"      // the end of a request whose client wrote the lines before it
 	ReasonWarning      = "python-warning"   // a warning of Python's own, with its source line
 	ReasonStartDone    = "start-done"       // half of a pair of lines for one request (cinder, manila)
 	ReasonCADF         = "cadf"             // an audit notification
@@ -298,6 +299,7 @@ func (p *Parser) Parse(line []byte, e *event.Event, a *event.Arena) Verdict {
 	}
 	if n := len(s); n > 0 && s[n-1] == 'm' {
 		s = trimColour(s)
+		p.faded = len(s) < n
 	}
 	v := p.parse(s, e)
 	if v != Access {
@@ -344,14 +346,18 @@ func (p *Parser) Parse(line []byte, e *event.Event, a *event.Arena) Verdict {
 
 const sourceSystem = "openstack"
 
-// inside marks a recognised line after a request line that is still open: who asks for a path with newlines in it can write
-// whole lines into the log. What is complete by itself does not close the request, for the writer of the path can end a line
-// as the log does; so, when a head was cut by a crash, true lines are marked as well, until the room is used up.
+// inside marks a recognised line after a request line that is still open: who asks for a path with newlines in it can write whole
+// lines into the log. What is complete by itself may end the request, or its client wrote the end as well: from
+// then on a process that is known is believed. So, when a head was cut by a crash, true lines are marked as well, until one ends as a
+// request does, or the room is used up.
 func (p *Parser) inside(s string, v Verdict) {
 	p.open -= len(s) + 1
 	p.suspect |= forgedLine
-	if v != Access && endsRequest(s) {
+	if endsRequest(s) {
 		p.open = 0
+		if v == Access {
+			p.seen.ending = endsChosen
+		}
 	}
 }
 
@@ -547,7 +553,7 @@ func (p *Parser) enabled(f format) bool {
 	if p.mask>>f&1 != 0 {
 		return true
 	}
-	p.reason = ReasonNotEnabled
+	p.reason, p.unwanted = ReasonNotEnabled, f
 	return false
 }
 
@@ -579,6 +585,11 @@ func (p *Parser) leftover(s string) Verdict {
 	if isUWSGIOther(s) {
 		p.writesMulti()
 		p.reason, p.part = ReasonUWSGI, Head
+		return Service
+	}
+	if p.isRest(s) {
+		p.suspect |= forgedLine
+		p.reason, p.part = ReasonForgedRest, p.rest()
 		return Service
 	}
 	if p.near.format == noFormat && p.env.from.program != "" && !p.env.container {

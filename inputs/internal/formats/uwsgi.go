@@ -77,6 +77,7 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 		e.UserName, e.User = u.user, u.user
 	}
 	e.SetProcessID(pid)
+	p.served = total
 	taken := int64(0)
 	if !u.cut {
 		if t.status >= 100 && t.status <= 999 {
