@@ -475,8 +475,9 @@ func (l *lineage) unpark(f *file, now time.Time) {
 	f.parked, f.proved, f.idle, f.ended, f.copyOf, f.grew = false, false, false, false, nil, now
 	f.st = stampOf(fi)
 	if f.s != nil {
-		if m, err := f.s.matches(context.Background(), f.c, f.s.pos, f.s.sum, &l.w.x); err != nil || m != holds {
-			f.was, f.s.file, f.s = f.s, nil, nil
+		m, err := f.s.matches(context.Background(), f.c, f.s.pos, f.s.sum, &l.w.x)
+		if err == nil && m != holds { // an error shows when it is read
+			l.rewritten(f)
 			return
 		}
 		l.register(f.s)

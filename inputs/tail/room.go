@@ -3,6 +3,7 @@ package tail
 import (
 	"errors"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -78,14 +79,21 @@ func (l *lineage) letGo(f *file) {
 	l.setHeld(f.id, false)
 }
 
-// makeRoom closes live files that are read to their ends while others wait for descriptors. The scans tell when they change.
+// makeRoom closes files that are read to their ends while others wait for descriptors. The scans tell when they change.
 func (l *lineage) makeRoom() {
 	if !l.r.room.Load() {
 		return
 	}
-	for _, f := range l.files {
-		live := !f.parked && f.s != nil && !f.rotated && f.present && f.fault == nil
-		if live && f.ended && (l.r.env.Once || f.idle && f.proved) {
+	for _, f := range slices.Clone(l.files) {
+		if f.parked || f.s == nil || f.fault != nil || !f.ended {
+			continue
+		}
+		rest := l.r.env.Once || f.idle && f.proved
+		switch {
+		case f.rotated && (f.gz || f.st.size != f.s.pos): // its last line is a record once it is closed for good
+		case f.rotated && f.left():
+			l.finish(f)
+		case f.present && rest:
 			l.unregister(f.s)
 			l.park(f)
 		}
