@@ -441,8 +441,8 @@ func (x *instance) Close() error {
 	return nil
 }
 
-// Open opens the instance. What keeps it from that now is tried again with the first write.
-func (x *output) Open(ctx context.Context) error {
+// Open opens the instance. That the plugin refuses is an error; that its process does not run is told, and tried again with the first call.
+func (x *instance) Open(ctx context.Context) error {
 	open, cancel := context.WithTimeout(ctx, x.host.cfg.Timeout)
 	defer cancel()
 	p, err := x.host.running(open, false)
@@ -451,6 +451,9 @@ func (x *output) Open(ctx context.Context) error {
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if _, refused := errors.AsType[*refusedError](err); refused {
+		return err
 	}
 	x.tell(err)
 	return nil
