@@ -42,7 +42,8 @@ func newBackfillCommand(reg *plugins.Registry) *cobra.Command {
 own time is from --since until just before --until through the pipeline to its outputs. Records without a time are left out and
 counted. It may run beside the agent. The records have the ids that the agent gave them, so that an output which knows events by their
 ids (elasticsearch) takes only what it lacks; these are the outputs that are used. Others get everything again: name them with --outputs
-if that is meant.
+if that is meant. An output that the agent cuts back after a crash (file) cannot be named while the agent has a position of it: at its
+next start the agent would cut off what was added. Use a copy of the configuration in which that output has another id and another path.
 
 It keeps its own positions below the agent's state directory: after an interruption the same command goes on where it was. At the end
 they are removed, so that the same command afterwards begins anew.`,

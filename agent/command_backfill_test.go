@@ -52,6 +52,16 @@ func TestAPacerLetsPassWhatTheRateSays(t *testing.T) {
 	})
 }
 
+func TestTheHelpSaysWhichOutputsCannotBeNamed(t *testing.T) {
+	t.Parallel()
+	help := strings.Join(strings.Fields(newBackfillCommand(nil).Long), " ")
+	for _, want := range []string{"cuts back after a crash (file) cannot be named", "another id and another path"} {
+		if !strings.Contains(help, want) {
+			t.Errorf("%q is not in the help", want)
+		}
+	}
+}
+
 func TestABackfillsFolderIsTheSameForTheSameWork(t *testing.T) {
 	t.Parallel()
 	wish := backfillWish{since: "2026-03-02T08:00:00Z", until: "2026-03-02T09:00:00Z"}

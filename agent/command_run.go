@@ -29,6 +29,6 @@ With --once it reads every source to its end, waits until all outputs have it, a
 	}
 	flags.add(cmd.Flags())
 	cmd.Flags().BoolVar(&opt.once, "once", false, "read every source to its end and stop")
-	cmd.Flags().BoolVar(&opt.strictState, "strict-state", false, "refuse to start (74) when the checkpoint and the one before it are both damaged")
+	cmd.Flags().BoolVar(&opt.strictState, "strict-state", false, "refuse to start (74), each time, when the checkpoint and the one before it are both damaged")
 	return cmd
 }

@@ -61,13 +61,17 @@ func (m *machine) state() monitor.State {
 			s.NotReady = append(s.NotReady, fmt.Sprintf("plugin %s: %s", p.Path, p.Down))
 		}
 	}
-	if !m.running.Load() {
-		s.NotReady = append(s.NotReady, "starting: positions are compared with the logs, outputs are opened")
-	}
 	m.beat.mu.Lock()
 	s.Checkpoint, s.SaveError = m.beat.stored, m.beat.saveError
-	turned := m.beat.turned
+	turned, refusal := m.beat.turned, m.beat.refusal
 	m.beat.mu.Unlock()
+	switch {
+	case m.running.Load():
+	case refusal != "":
+		s.NotReady = append(s.NotReady, refusal)
+	default:
+		s.NotReady = append(s.NotReady, "starting: positions are compared with the logs, outputs are opened")
+	}
 	if s.SaveError != "" {
 		s.NotReady = append(s.NotReady, "positions cannot be saved: "+s.SaveError)
 	}

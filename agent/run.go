@@ -54,6 +54,7 @@ type beat struct {
 	turned    time.Time // when the loop turned last
 	stored    time.Time // when everything was stored
 	saveError string
+	refusal   string // why the start is not over
 }
 
 // runAgent runs a checked configuration until a signal ends it or, with once, all sources are read.
@@ -103,6 +104,15 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 		return fail(exitFailure, err)
 	}
 	defer watch.Close()
+	if !opt.once {
+		if err := m.awaitRoom(ctx, roomEvery, func() error { return m.store.TryRoom(m.startRoom()) }); err != nil {
+			return fail(exitFailure, err)
+		}
+		if ctx.Err() != nil {
+			log.Info("stopped")
+			return nil
+		}
+	}
 	for _, p := range m.pipelines {
 		if err := p.Start(ctx); err != nil {
 			return fail(exitFailure, err)
@@ -251,7 +261,7 @@ func (m *machine) saveFrom(take func(*pipeline.Pipeline) pipeline.Snapshot) bool
 
 // loadState reads the checkpoint.
 func (m *machine) loadState(opt runOptions) (*checkpoint.Snapshot, error) {
-	snap, damage, err := m.store.Load()
+	snap, damage, err := m.store.Load(opt.strictState)
 	if err != nil {
 		if _, ok := errors.AsType[*checkpoint.NewerError](err); ok {
 			return nil, fail(exitState, err)
@@ -263,7 +273,7 @@ func (m *machine) loadState(opt runOptions) (*checkpoint.Snapshot, error) {
 	}
 	if len(damage) > 0 && snap == nil {
 		if opt.strictState {
-			return nil, fail(exitState, errors.New("the checkpoint and the one before it are damaged, and --strict-state is set"))
+			return nil, fail(exitState, errors.New("no checkpoint is good, and --strict-state is set: nothing was changed; 'stacktrail state repair' sets aside what is damaged, after which everything is read again"))
 		}
 		m.log.Error("starting without any position: everything is read again")
 	}

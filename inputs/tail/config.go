@@ -74,6 +74,17 @@ func (c Config) notBefore() (time.Time, error) {
 	return t, nil
 }
 
+// Warnings names the patterns that match only files that are left out: the agent says so at its start, and check does.
+func (c Config) Warnings() error {
+	var errs []error
+	for i, p := range c.Paths {
+		if onlyUnreadable(p) {
+			errs = append(errs, conf.KeyError{Key: fmt.Sprintf("paths[%d]", i), Err: fmt.Errorf("%q matches only files in a compression that is not known, which are left out: nothing is read. Logrotate should use gzip or zstd", p)})
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Follows reports whether the configuration would follow this path. It implements plugins.PathFollower.
 func (c Config) Follows(path string) bool {
 	path = filepath.Clean(path)

@@ -144,6 +144,23 @@ func unfinished(path string) bool {
 	return false
 }
 
+// onlyUnreadable reports whether a pattern, which is no file's name written in full, matches only names of unreadable files.
+func onlyUnreadable(pattern string) bool {
+	if !strings.ContainsAny(pattern, `*?[{`) {
+		return false
+	}
+	open := strings.LastIndexByte(pattern, '{')
+	if open < 0 || !strings.HasSuffix(pattern, "}") {
+		return unreadable(pattern) != ""
+	}
+	for end := range strings.SplitSeq(pattern[open+1:len(pattern)-1], ",") {
+		if unreadable(pattern[:open]+end) == "" {
+			return false
+		}
+	}
+	return true
+}
+
 // unreadable returns the suffix of a name that says that the file is compressed in a way that is not known here, or "".
 func unreadable(path string) string {
 	for _, suffix := range []string{".xz", ".bz2", ".lz4", ".Z", ".lzma"} {

@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/stacktrail/stacktrail/plugins"
+	"github.com/stacktrail/stacktrail/plugins/conf"
 )
 
 // readAndStopped has a file read to its end and the input stopped. It returns the stream.
@@ -447,6 +448,27 @@ func TestUnknownCompressionsAreLeftOutUnlessNamed(t *testing.T) {
 	}
 	if c.Follows(path+".2.xz") || !c.Follows(filepath.Join(dir, "named.log.xz")) {
 		t.Error("Follows does not agree")
+	}
+}
+
+func TestPatternsOfUnreadableFilesAloneAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	for pattern, want := range map[string]bool{
+		"/x/*.xz": true, "/x/**/y.log.?.bz2": true, "/x/*.{xz,bz2}": true, "/x/{a,b}.log.xz": true, "/x/*.log{.xz,.lzma}": true,
+		"/x/*": false, "/x/*.log*": false, "/x/a.xz": false, "/x/*.{xz,gz}": false, "/x/*.gz": false, "/x/*.{log,log.xz}": false, "/x/*.xz/a.log": false,
+	} {
+		c := Defaults()
+		c.Paths = []string{"/x/a.log", pattern}
+		err := c.Warnings()
+		if (err != nil) != want {
+			t.Errorf("%s: %v", pattern, err)
+		}
+		if at, ok := errors.AsType[conf.KeyError](err); want && (!ok || at.Key != "paths[1]") {
+			t.Errorf("%s: %v does not say where", pattern, err)
+		}
+		if err := c.Validate(); err != nil {
+			t.Errorf("%s: a fault: %v", pattern, err)
+		}
 	}
 }
 

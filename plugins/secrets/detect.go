@@ -548,11 +548,19 @@ func (s *scanner) keyAt(v *view, at int, report func(from, to int)) {
 	if strict && k.colon && !k.quotedKey && !looksSecret(t[k.at:to]) {
 		return
 	}
-	switch t[k.at:to] {
-	case "None", "null", "true", "false", "True", "False":
+	if isNothing(t[k.at:to]) {
 		return
 	}
 	report(k.at, to)
+}
+
+// isNothing tells the words that stand where a secret would.
+func isNothing(s string) bool {
+	switch s {
+	case "None", "null", "true", "false", "True", "False":
+		return true
+	}
+	return false
 }
 
 func isKey(c byte) bool { return isWord(c) || c == '_' || c == '-' || c == '.' }

@@ -43,6 +43,11 @@ func within(s string, raw []byte) bool {
 	return at >= lo && at < lo+uintptr(len(raw))
 }
 
+// offset is where in raw s stands, which is within it.
+func offset(s string, raw []byte) int {
+	return int(uintptr(unsafe.Pointer(unsafe.StringData(s))) - uintptr(unsafe.Pointer(unsafe.SliceData(raw))))
+}
+
 // backed reports whether the arena of the event's batch tells what was taken from the record. It does not where the batch is a copy:
 // then everything counts as taken.
 func backed(e *event.Event) bool {
@@ -76,8 +81,15 @@ func (p *Redactor) Event(e *event.Event) (done Outcome) {
 		}
 	}
 	p.detecting = p.suspicious(e)
-	if p.detecting && !p.opt.InPlace {
+	p.keyed = p.keyed[:0]
+	switch {
+	case p.detecting && p.opt.InPlace:
+		p.collectKeyed(e)
+	case p.detecting:
 		p.collect(e)
+	}
+	if len(p.keyed) > maxValues {
+		done |= Crowded
 	}
 	if len(p.values) > maxValues {
 		p.withhold(e)
@@ -414,6 +426,56 @@ func (p *Redactor) collect(e *event.Event) {
 	}
 }
 
+// collectKeyed notes the values of which a key of the event's own tells what they are, as haproxy_request_cookie does: in the record
+// they stand without it.
+func (p *Redactor) collectKeyed(e *event.Event) {
+	values := p.values
+	p.values = p.keyed
+	note := func(s string) {
+		if !isNothing(s) {
+			p.note(strings.Clone(s), p.replacement(s), false)
+		}
+	}
+	for i := range e.Extra {
+		x := &e.Extra[i]
+		if p.isNamed(x.Key) {
+			continue
+		}
+		sensitive := p.detect.secretKey(x.Key)
+		if x.Value.Kind() == event.Object {
+			p.keyedTexts(x.Value.Str(), sensitive, note)
+			continue
+		}
+		if !sensitive {
+			continue
+		}
+		switch x.Value.Kind() {
+		case event.String, event.Int, event.Float:
+			note(x.Value.Text())
+		case event.List:
+			for _, s := range x.Value.List() {
+				note(s)
+			}
+		}
+	}
+	p.keyed, p.values = p.values, values
+}
+
+// lookAtFields notes which parts of the record are fixed fields, if there are keyed values: those are not looked for in there.
+func (p *Redactor) lookAtFields(e *event.Event) {
+	p.parts = p.parts[:0]
+	if len(p.keyed) == 0 {
+		return
+	}
+	fixed, _ := texts(e)
+	for _, t := range fixed {
+		if s := *t; s != "" && within(s, e.Raw) {
+			from := offset(s, e.Raw)
+			p.parts = append(p.parts, span{from: from, to: from + len(s)})
+		}
+	}
+}
+
 // inner notes all texts of an object that is redacted as a whole.
 func (p *Redactor) inner(text string) {
 	walkStrings(text, func(s string) { p.note(s, p.replacement(s), true) })
@@ -445,7 +507,7 @@ func (p *Redactor) spared(s string, raw []byte) bool {
 	if !p.looked || !within(s, raw) {
 		return false
 	}
-	from := int(uintptr(unsafe.Pointer(unsafe.StringData(s))) - uintptr(unsafe.Pointer(unsafe.SliceData(raw))))
+	from := offset(s, raw)
 	for _, x := range p.spots {
 		if x.from >= from && x.to <= from+len(s) {
 			return false
@@ -459,6 +521,7 @@ func (p *Redactor) everywhere(e *event.Event) bool {
 	changed := false
 	b, isBacked := e.Batch(), backed(e)
 	p.look(event.View(e.Raw))
+	p.lookAtFields(e)
 	fixed, given := texts(e)
 	for i, t := range fixed {
 		s := *t
@@ -482,7 +545,11 @@ func (p *Redactor) everywhere(e *event.Event) bool {
 		switch v.Kind() {
 		case event.String:
 			s := v.Str()
-			out, hit := p.rewrite.text(p, e, s)
+			rewrite := p.rewrite.text
+			if x.Key == "original" || x.Key == "message" {
+				rewrite = p.rewrite.record
+			}
+			out, hit := rewrite(p, e, s)
 			if sensitive && !isMask(s) {
 				out, hit = p.replacement(s), true
 			}
@@ -528,7 +595,7 @@ func (p *Redactor) everywhere(e *event.Event) bool {
 		}
 	}
 	if len(e.Raw) > 0 {
-		if out, hit := p.rewrite.text(p, e, event.View(e.Raw)); hit {
+		if out, hit := p.rewrite.record(p, e, event.View(e.Raw)); hit {
 			replaceRaw(e, out)
 			changed = true
 		}

@@ -259,6 +259,25 @@ func (r *rewriter) object(p *Redactor, s string, sensitive bool, found func(stri
 	r.out = w.out
 }
 
+// keyedTexts calls do for each string and number in a JSON text whose key is that of a secret.
+func (p *Redactor) keyedTexts(s string, sensitive bool, do func(string)) {
+	keyed := func(t string, sensitive bool) bool {
+		if sensitive {
+			do(t)
+		}
+		return false
+	}
+	w := walker{
+		src: s, out: p.rewrite.out[:0],
+		text:   func(t string, sensitive bool) (string, bool) { return "", keyed(t, sensitive) },
+		name:   func(string) (string, bool) { return "", false },
+		number: keyed,
+		secret: p.detect.secretKey,
+	}
+	w.walk(sensitive)
+	p.rewrite.out = w.out
+}
+
 // walkStrings calls do for each string in a JSON text that is no key.
 func walkStrings(s string, do func(string)) {
 	w := walker{

@@ -35,7 +35,8 @@ type Options struct {
 	Withhold bool
 
 	// InPlace replaces what detectors find only where they find it: in texts that say what it is. Else whoever writes into one field
-	// what stands in another one, as in ?token=ADDRESS, has that replaced, too.
+	// what stands in another one, as in ?token=ADDRESS, has that replaced, too. Where only the name of an extra field or of an attribute
+	// says it, the value is replaced in the record, too, and in the fields original and message: but not in what is another field there.
 	InPlace bool
 }
 
@@ -58,6 +59,8 @@ type Redactor struct {
 
 	// Of the event in hand.
 	values    []value // what is replaced wherever it stands
+	keyed     []value // with InPlace: what is replaced in the record and its copies
+	parts     []span  // of the record that are fixed fields, if there are keyed values
 	detecting bool    // a detector could find something
 	looked    bool    // spots holds where values stand in the record
 	spots     []span

@@ -292,7 +292,8 @@ const keepRoom = 256 << 10
 // Trim forgets the values of the events before and gives up memory that only outsized records need. It is called after a batch.
 func (p *Redactor) Trim() {
 	clear(p.values)
-	p.values = p.values[:0]
+	clear(p.keyed)
+	p.values, p.keyed = p.values[:0], p.keyed[:0]
 	for i := range p.detect.decode.rooms {
 		if r := &p.detect.decode.rooms[i]; cap(r.text) > keepRoom {
 			*r = room{}
@@ -345,6 +346,57 @@ func (r *rewriter) text(p *Redactor, e *event.Event, s string) (out string, hit 
 		cur = event.View(buf)
 	}
 	return mask, true
+}
+
+// record is text for what is the record, or was taken from it as it stands: keyed values are replaced there, too. Where they are too
+// many, nothing is left of it.
+func (r *rewriter) record(p *Redactor, e *event.Event, s string) (out string, hit bool) {
+	if len(p.keyed) > maxValues {
+		return withheld, s != withheld
+	}
+	if !r.searchKeyed(p, e, s) {
+		return r.text(p, e, s)
+	}
+	var buf []byte
+	at := 0
+	for _, x := range r.spans {
+		buf = append(append(buf, s[at:x.from]...), x.with...)
+		at = x.to
+	}
+	buf = append(buf, s[at:]...)
+	if b := e.Batch(); b != nil {
+		out = b.Arena().Copy(buf)
+	} else {
+		out = string(buf)
+	}
+	out, _ = r.text(p, e, out)
+	return out, true
+}
+
+// searchKeyed is search for keyed values in what was taken from the record.
+func (r *rewriter) searchKeyed(p *Redactor, e *event.Event, s string) bool {
+	if len(p.keyed) == 0 || s == "" {
+		return false
+	}
+	values := p.values
+	p.values = p.keyed
+	r.spans = r.spans[:0]
+	p.detect.decode.each(s, false, func(v *view) bool {
+		r.values(p, v)
+		return true
+	})
+	p.values = values
+	if within(s, e.Raw) {
+		from := offset(s, e.Raw)
+		r.spans = slices.DeleteFunc(r.spans, func(x span) bool {
+			return slices.ContainsFunc(p.parts, func(f span) bool { return f.from <= from+x.from && from+x.to <= f.to })
+		})
+	}
+	if len(r.spans) == 0 {
+		return false
+	}
+	r.merge()
+	return true
 }
 
 // search fills spans with what is to be replaced in s, in order, without overlaps.

@@ -7,6 +7,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -143,11 +144,12 @@ func Open(dir string) (*Store, error) {
 // Close gives the lock back.
 func (s *Store) Close() error { return s.lock.Close() }
 
-// Load reads the newest good snapshot. damage lists what was found damaged and set aside; with damage and a nil snapshot both
-// generations were bad. A nil snapshot without damage means that there is none yet. The error is a *NewerError, or says that
-// a file cannot be read.
-func (s *Store) Load() (snap *Snapshot, damage []error, err error) {
+// Load reads the newest good snapshot. damage lists what was found damaged and set aside; with damage and a nil snapshot there is
+// none that is good: then strict leaves everything where it is, so that the next Load finds the same. A nil snapshot without damage
+// means that there is none yet. The error is a *NewerError, or says that a file cannot be read; nothing was set aside.
+func (s *Store) Load(strict bool) (snap *Snapshot, damage []error, err error) {
 	var missing error
+	bad := map[string]error{} // by paths
 	for _, name := range []string{fileName, prevName} {
 		path := filepath.Join(s.dir, name)
 		b, err := os.ReadFile(path)
@@ -156,29 +158,35 @@ func (s *Store) Load() (snap *Snapshot, damage []error, err error) {
 				missing = fmt.Errorf("%s is not there, the one before it is", path)
 				continue
 			}
-			return nil, damage, nil
+			break
 		}
 		if err != nil {
-			return nil, damage, fmt.Errorf("reading the checkpoint: %w", err)
+			return nil, nil, fmt.Errorf("reading the checkpoint: %w", err)
 		}
-		snap, err := decode(path, b)
-		var newer *NewerError
-		switch {
-		case err == nil:
+		snap, err = decode(path, b)
+		if err == nil {
 			if missing != nil {
 				damage = append(damage, missing)
 			}
-			return snap, damage, nil
-		case errors.As(err, &newer):
-			return nil, damage, err
+			break
 		}
-		aside := path + asideSuffix
+		if _, newer := errors.AsType[*NewerError](err); newer {
+			return nil, nil, err
+		}
+		bad[path] = err
+	}
+	for _, path := range slices.Sorted(maps.Keys(bad)) {
+		err, aside := bad[path], path+asideSuffix
+		if strict && snap == nil {
+			damage = append(damage, err)
+			continue
+		}
 		if e := os.Rename(path, aside); e == nil {
 			err = fmt.Errorf("%w; set aside as %s", err, aside)
 		}
 		damage = append(damage, err)
 	}
-	return nil, damage, nil
+	return snap, damage, nil
 }
 
 // Peek reads the checkpoint of a state directory that may be another agent's at this moment, and changes nothing. It returns nil
@@ -210,6 +218,30 @@ func (s *Store) Save(snap *Snapshot) error {
 		return fmt.Errorf("replacing the checkpoint: %w", err)
 	}
 	return syncDir(s.dir)
+}
+
+// Size is how long the last checkpoint is, 0 where there is none.
+func (s *Store) Size() int {
+	fi, err := os.Stat(filepath.Join(s.dir, fileName))
+	if err != nil {
+		return 0
+	}
+	return int(fi.Size())
+}
+
+// TryRoom reports whether the directory takes n bytes more: it writes them where the next checkpoint is written, and removes them.
+func (s *Store) TryRoom(n int) error {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails; zeros take no room on some disks
+	temp := filepath.Join(s.dir, tempName)
+	err := writeSynced(temp, b)
+	if e := os.Remove(temp); e != nil && !errors.Is(e, os.ErrNotExist) {
+		err = errors.Join(err, e)
+	}
+	if err != nil {
+		return fmt.Errorf("looking for room in the state directory: %w", err)
+	}
+	return nil
 }
 
 // keepPrevious makes the current checkpoint the previous one, too, by a second name, which replaces the old one at once: there is no

@@ -36,14 +36,14 @@ func open(t *testing.T, dir string) *Store {
 func TestLoadsWhatWasSaved(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir())
-	if got, damage, err := s.Load(); got != nil || damage != nil || err != nil {
+	if got, damage, err := s.Load(false); got != nil || damage != nil || err != nil {
 		t.Fatalf("an empty directory gives %v %v %v", got, damage, err)
 	}
 	for n := range 3 {
 		if err := s.Save(sample(n)); err != nil {
 			t.Fatal(err)
 		}
-		got, damage, err := s.Load()
+		got, damage, err := s.Load(false)
 		if err != nil || damage != nil || !reflect.DeepEqual(got, sample(n)) {
 			t.Fatalf("got %+v %v %v", got, damage, err)
 		}
@@ -79,7 +79,7 @@ func TestFallsBackToThePreviousGenerationFromAnyDamage(t *testing.T) {
 	for name, b := range damaged {
 		write(t, filepath.Join(dir, fileName), b)
 		write(t, filepath.Join(dir, prevName), prev)
-		got, damage, err := x.Load()
+		got, damage, err := x.Load(false)
 		var newer *NewerError
 		if errors.As(err, &newer) && strings.HasPrefix(name, "flipped") {
 			continue // the flipped digit was the format's
@@ -90,8 +90,58 @@ func TestFallsBackToThePreviousGenerationFromAnyDamage(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, fileName), []byte("x"))
 	write(t, filepath.Join(dir, prevName), []byte("y"))
-	if got, damage, err := x.Load(); got != nil || len(damage) != 2 || err != nil {
+	if got, damage, err := x.Load(false); got != nil || len(damage) != 2 || err != nil {
 		t.Errorf("both damaged: got %v %v %v", got, damage, err)
+	}
+}
+
+func TestStrictLeavesDamageWhereItIs(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		last, prev string
+		damage     int
+		err        bool
+	}{"both": {junk, "zzz", 2, false}, "the only one": {junk, "", 1, false}, "the one before": {"", junk, 1, false}, "beside a newer one": {junk, newer, 0, true}} {
+		dir := lay(t, c.last, c.prev)
+		s := open(t, dir)
+		for range 2 {
+			if got, damage, err := s.Load(true); got != nil || len(damage) != c.damage || (err != nil) != c.err {
+				t.Errorf("%s: got %v, damage %v, err %v", name, got, damage, err)
+			}
+		}
+		for file, want := range map[string]string{fileName: c.last, prevName: c.prev} {
+			if b, _ := os.ReadFile(filepath.Join(dir, file)); string(b) != want { // "" stands for none
+				t.Errorf("%s: %s was changed to %q", name, file, b)
+			}
+		}
+	}
+	// With a good one there is nothing to refuse.
+	dir := lay(t, junk, "1")
+	if got, damage, err := open(t, dir).Load(true); got == nil || len(damage) != 1 || err != nil {
+		t.Errorf("got %v, damage %v, err %v", got, damage, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, fileName+asideSuffix)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTryRoomLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := lay(t, "2", "1")
+	s := open(t, dir)
+	before, _ := os.ReadDir(dir)
+	if err := s.TryRoom(s.Size()); err != nil || s.Size() == 0 {
+		t.Errorf("%d bytes: %v", s.Size(), err)
+	}
+	if after, _ := os.ReadDir(dir); len(after) != len(before) {
+		t.Errorf("%v became %v", before, after)
+	}
+	// A folder stands where the bytes would go.
+	if err := os.Mkdir(filepath.Join(dir, tempName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.TryRoom(1); err == nil {
+		t.Error("room was found where nothing can be written")
 	}
 }
 
@@ -101,7 +151,7 @@ func TestRefusesANewerFormat(t *testing.T) {
 	s := open(t, dir)
 	write(t, filepath.Join(dir, fileName), []byte("stacktrail-checkpoint 2 something else\n"))
 	var newer *NewerError
-	if _, _, err := s.Load(); !errors.As(err, &newer) || newer.Format != 2 {
+	if _, _, err := s.Load(false); !errors.As(err, &newer) || newer.Format != 2 {
 		t.Errorf("got %v", err)
 	}
 }
@@ -141,7 +191,7 @@ func TestAMissingCheckpointIsSaidWhenTheOneBeforeIsThere(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, fileName)); err != nil {
 		t.Fatal(err)
 	}
-	snap, damage, err := s.Load()
+	snap, damage, err := s.Load(false)
 	if err != nil || snap == nil || snap.NodeID != "old" || len(damage) != 1 || !strings.Contains(damage[0].Error(), "is not there") {
 		t.Errorf("%+v, %v, %v", snap, damage, err)
 	}

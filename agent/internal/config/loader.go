@@ -82,6 +82,7 @@ func (l *loader) pipeline(n conf.Node, sec pipelineSection) {
 		if fw, is := cfg.(plugins.PathFollower); is {
 			l.followers = append(l.followers, follower{at, fw})
 		}
+		l.warn(at, cfg)
 		c.Build = func(env plugins.Env) (plugins.Input, error) { return build[plugins.Input](spec, cfg, env) }
 		l.try(at, cfg, func(env plugins.Env) error { _, err := c.Build(env); return err }, fields)
 		p.Inputs = append(p.Inputs, c)
@@ -280,6 +281,25 @@ func (l *loader) try(at conf.Node, cfg any, f func(plugins.Env) error, fields ma
 	}
 	if err := f(env); err != nil {
 		l.add(at.Place(err, cfg)...)
+	}
+}
+
+// warner is implemented by configurations of built-ins in which something that is no fault cannot be what was meant.
+type warner interface {
+	// Warnings returns nil, or an error that joins what is to be said; a conf.KeyError says where.
+	Warnings() error
+}
+
+// warn notes what a configuration says of itself that is no fault.
+func (l *loader) warn(at conf.Node, cfg any) {
+	w, is := cfg.(warner)
+	if !is {
+		return
+	}
+	if err := w.Warnings(); err != nil {
+		for _, f := range at.Place(err, cfg) {
+			l.cfg.Warnings = append(l.cfg.Warnings, f.String())
+		}
 	}
 }
 

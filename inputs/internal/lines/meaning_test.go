@@ -94,6 +94,29 @@ func TestSecretsInHeadersAreMaskedWhateverFollows(t *testing.T) {
 	}
 }
 
+// TestCapturedCookiesAreMaskedOnTheLine has a proxy log cookies, of which nothing on the line says that they are some.
+func TestCapturedCookiesAreMaskedOnTheLine(t *testing.T) {
+	t.Parallel()
+	for name, line := range map[string]string{
+		"clf":  `192.0.2.10 - - [02/Mar/2026:08:00:00 +0000] "GET /v2.1/servers HTTP/1.1" 200 1684 "" "" 60886 345 "nova_api" "nova_api" "ctl2" 1 0 1 94 96 ---- 0 0 0 0 0 0 0 "sid=opensesame" "back=openbarley" `,
+		"http": `192.0.2.10:60886 [02/Mar/2026:08:00:00.345] nova_api nova_api/ctl2 1/0/1/94/96 200 1684 sid=opensesame back=openbarley ---- 0/0/0/0/0 0/0 "GET /v2.1/servers HTTP/1.1"`,
+	} {
+		conf := Defaults()
+		conf.Original = true
+		b := fill(t, conf, Options{}, line+"\n")
+		e := &b.Events[0]
+		if v, _ := e.Get("attributes"); !strings.Contains(v.Str(), `"haproxy_request_cookie":"***"`) {
+			t.Errorf("%s: no cookie was found: %s", name, everything(e))
+		}
+		if all := everything(e); strings.Contains(all, "opensesame") || strings.Contains(all, "openbarley") {
+			t.Errorf("%s: a cookie stands in %s", name, all)
+		}
+		if o, _ := e.Get("original"); o.Str() != string(e.Raw) || !strings.Contains(o.Str(), `GET /v2.1/servers HTTP/1.1`) {
+			t.Errorf("%s: original %q, record %q", name, o.Str(), e.Raw)
+		}
+	}
+}
+
 // TestNobodyHidesByAskingForIt asks with secrets that are something else on the same line.
 func TestNobodyHidesByAskingForIt(t *testing.T) {
 	t.Parallel()
