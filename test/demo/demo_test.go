@@ -109,6 +109,9 @@ func TestFirstContactWorks(t *testing.T) {
 			}
 			for _, block := range yamlBlocks(string(text)) {
 				found++
+				if strings.HasPrefix(block, "plugins:") {
+					continue // it names a program of the reader's own
+				}
 				file := filepath.Join(t.TempDir(), "block.yaml")
 				if err := os.WriteFile(file, []byte(block), 0o644); err != nil {
 					t.Fatal(err)
