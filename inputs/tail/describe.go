@@ -27,7 +27,7 @@ func (in *input) Describe(ctx context.Context, k plugins.Stream) (plugins.Source
 	case m.Pipe:
 		src.Size = -1
 		return src, nil
-	case k.Drained:
+	case k.Drained || m.Empty:
 		src.Gone = m.Gone > 0
 		return src, nil
 	}

@@ -31,6 +31,7 @@ type found struct {
 	id      fileID
 	path    string
 	stamp   stamp
+	target  string   // what the path leads to, if it is a symbolic link
 	matched bool     // by the patterns; else it is only a rotation sibling
 	opened  *os.File // the first time that a matched file is seen
 }
@@ -40,6 +41,7 @@ type found struct {
 type file struct {
 	id      fileID
 	path    string // where it was last seen
+	target  string // what that led to, if it is a symbolic link
 	present bool   // it is still there
 	ordered bool   // it has its place among the lineage's files
 	rotated bool   // it has a rotation's name, or is gone from where it was
@@ -101,6 +103,8 @@ type lineage struct {
 	byID     map[fileID]*file
 	files    []*file // oldest first
 	streams  []*stream
+	mark     *stream          // says in the checkpoint that the log is followed, as long as there is no stream
+	marked   bool             // there was a mark, before there were streams
 	siblings []found          // of the last scan, not matched and not open
 	since    int64            // when it was seen first (ns): what was not written later is older than what is followed
 	history  map[fileID]stamp // siblings that are older than what is followed
@@ -210,6 +214,9 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 		l.recheck(ctx)
 	}
 	if err := l.identifyAll(ctx, now); err != nil {
+		return false, err
+	}
+	if err := l.markEmpty(ctx); err != nil {
 		return false, err
 	}
 	declared, err := l.declareNew(ctx, now)
@@ -335,7 +342,7 @@ func (l *lineage) take(now time.Time) (came bool) {
 				l.r.held.Add(-1)
 				_ = e.opened.Close()
 			}
-			f.present, f.path, f.listed = true, e.path, e.stamp
+			f.present, f.path, f.target, f.listed = true, e.path, e.target, e.stamp
 			if f.parked && (f.awaits || f.listed != f.st) {
 				l.unpark(f, now)
 			}
@@ -386,6 +393,9 @@ func (l *lineage) take(now time.Time) (came bool) {
 			continue
 		}
 		l.add(e.opened, e.path, now) // which counts it
+		if f := l.byID[e.id]; f != nil {
+			f.target = e.target
+		}
 	}
 	l.mu.Lock()
 	l.awaits = awaits
@@ -563,6 +573,7 @@ func (l *lineage) note(s *stream) {
 		return
 	}
 	s.meta.File, s.meta.Dev, s.meta.Ino, s.meta.Size, s.meta.Time = f.path, f.id.dev, f.id.ino, f.st.size, f.st.mtime
+	s.meta.Target = f.target
 	s.meta.Boot, s.meta.Gone, s.meta.Proofs = l.r.boot, 0, s.keptProofs()
 	if !f.gz {
 		s.meta.End = f.st.size
@@ -606,6 +617,7 @@ func (l *lineage) age(now time.Time) {
 		return
 	}
 	l.aged = now
+	l.ageMark(now)
 	l.streams = slices.DeleteFunc(l.streams, func(s *stream) bool {
 		if !s.drained || s.file != nil || s.meta.Pipe {
 			return false
@@ -616,12 +628,7 @@ func (l *lineage) age(now time.Time) {
 				return false
 			}
 		}
-		if s.meta.Gone == 0 {
-			s.meta.Gone = now.Unix()
-			l.update(s)
-			return false
-		}
-		if now.Sub(time.Unix(s.meta.Gone, 0)) < goneAfter {
+		if !l.longGone(s, now) {
 			return false
 		}
 		l.r.env.Streams.Forget(s.name)

@@ -9,6 +9,7 @@ import (
 // rotation is what a file's name says about its place in its lineage.
 type rotation struct {
 	stem     string // the name without what rotation appended: x.log of x.log.2.gz
+	kept     string // the name without what rotation put before its extension: x.log of x.1.log and x.1.log.gz; often a log's own name is like that
 	packed   bool   // .gz or .zst
 	rotated  bool
 	numbered bool
@@ -19,7 +20,8 @@ type rotation struct {
 
 // rotationOf takes a file's name apart. These suffixes are known, each alone or followed by .gz or .zst, and these alone: .1, .old, and after a
 // dot or hyphen a day (20260131 or 2026-01-31) to which a time may be appended (13, 1305, 130522, 13-05-22, or after a day and a
-// separator also seconds since 1970).
+// separator also seconds since 1970). Where the same stands before the extension, as in x.1.log, the stem stays: whether rotation put it
+// there only the content tells.
 func rotationOf(base string) rotation {
 	r := rotation{stem: base}
 	for _, suffix := range []string{".gz", ".zst"} {
@@ -32,23 +34,37 @@ func rotationOf(base string) rotation {
 		r.stem, r.rotated = s, true
 		return r
 	}
-	if i := strings.LastIndexByte(r.stem, '.'); i > 0 {
-		if n, ok := digits(r.stem[i+1:], 1, 5); ok {
-			r.stem, r.number, r.numbered, r.rotated = r.stem[:i], n, true, true
-			return r
-		}
+	if s, ok := r.cut(r.stem); ok {
+		r.stem, r.rotated = s, true
+		return r
 	}
-	// The longest suffix that is a date: 20260131-1305 and not 1305 alone. None is longer than 2026-01-31-1700000000.
-	for i := max(1, len(r.stem)-len("-2026-01-31-1700000000")); i < len(r.stem); i++ {
-		if c := r.stem[i]; c != '.' && c != '-' {
-			continue
-		}
-		if day, clock, ok := dateOf(r.stem[i+1:]); ok {
-			r.stem, r.day, r.clock, r.rotated = r.stem[:i], day, clock, true
-			break
+	if i := strings.LastIndexByte(r.stem, '.'); i > 0 {
+		if s, ok := r.cut(r.stem[:i]); ok {
+			r.kept = s + r.stem[i:]
 		}
 	}
 	return r
+}
+
+// cut takes a number or a date off the end of a name, and notes it.
+func (r *rotation) cut(name string) (stem string, ok bool) {
+	if i := strings.LastIndexByte(name, '.'); i > 0 {
+		if n, ok := digits(name[i+1:], 1, 5); ok {
+			r.number, r.numbered = n, true
+			return name[:i], true
+		}
+	}
+	// The longest suffix that is a date: 20260131-1305 and not 1305 alone. None is longer than 2026-01-31-1700000000.
+	for i := max(1, len(name)-len("-2026-01-31-1700000000")); i < len(name); i++ {
+		if c := name[i]; c != '.' && c != '-' {
+			continue
+		}
+		if day, clock, ok := dateOf(name[i+1:]); ok {
+			r.day, r.clock = day, clock
+			return name[:i], true
+		}
+	}
+	return "", false
 }
 
 // dateOf reads a day and what may follow it: see rotationOf.
@@ -115,6 +131,15 @@ func isDay(s string) bool {
 func lineageOf(path string) string {
 	dir, base := filepath.Split(path)
 	return dir + rotationOf(base).stem
+}
+
+// keptOf is the lineage of a file whose name keeps its extension, if rotation made that name; else "".
+func keptOf(path string) string {
+	dir, base := filepath.Split(path)
+	if kept := rotationOf(base).kept; kept != "" {
+		return dir + kept
+	}
+	return ""
 }
 
 // older reports whether the file at path a holds older lines than the one at path b of the same lineage, as far as names tell;

@@ -116,7 +116,7 @@ func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (fin
 		}
 	}
 	id := fileID{s.meta.Dev, s.meta.Ino}
-	before, err := l.r.fs.survey(l.key, id, "")
+	before, err := l.r.fs.survey(l.key, id, s.meta.Target)
 	if err != nil {
 		l.r.fail(filepath.Dir(l.key), err)
 		return unsure, nil
@@ -190,7 +190,7 @@ func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (fin
 		l.order()
 		return hasRest, nil
 	}
-	after, err := l.r.fs.survey(l.key, id, "")
+	after, err := l.r.fs.survey(l.key, id, s.meta.Target)
 	if err != nil {
 		l.r.fail(filepath.Dir(l.key), err)
 		return unsure, nil

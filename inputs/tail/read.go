@@ -388,6 +388,7 @@ func (l *lineage) declare(ctx context.Context, s *stream) error {
 		return fmt.Errorf("opening stream of %s: %w", s.meta.File, err)
 	}
 	s.named, s.stored, s.saved = true, true, string(s.meta.encode())
+	l.unmark()
 	if p != s.position() {
 		return s.moveTo(p)
 	}

@@ -49,6 +49,7 @@ type run struct {
 	place    map[fileID]string   // the path at which a file counts
 	pipes    map[string]bool
 	known    map[string][]*stream // streams of the checkpoint by lineage
+	marks    map[string]*stream   // of logs that were empty so far, by lineage
 	lay      map[fileID][]*stream // the same by where they lay: copies that never change
 
 	mu     sync.Mutex // guards faults
@@ -68,7 +69,7 @@ func (in *input) Run(ctx context.Context, sink plugins.Sink) error {
 	r := &run{
 		in: in, cfg: in.cfg, env: in.env, fs: in.fs, sink: sink, boot: bootID(), since: notBefore, started: time.Now(), ctx: ctx, stop: stop,
 		lineages: map[string]*lineage{}, owners: map[fileID]*lineage{}, place: map[fileID]string{}, pipes: map[string]bool{},
-		known: map[string][]*stream{}, lay: map[fileID][]*stream{}, faults: map[string]string{}, maxHeld: in.maxHeld, begins: true,
+		known: map[string][]*stream{}, marks: map[string]*stream{}, lay: map[fileID][]*stream{}, faults: map[string]string{}, maxHeld: in.maxHeld, begins: true,
 	}
 	defer stop(nil)
 	for range max(2, runtime.GOMAXPROCS(0)) {
@@ -151,6 +152,10 @@ func (r *run) loadKnown() error {
 		if err != nil {
 			return fmt.Errorf("loading stream %s: %w", k.Name, err)
 		}
+		if m.Empty {
+			r.mark(k, m)
+			continue
+		}
 		s := newStream(k.Name, k.Lane, m)
 		if err := s.moveTo(k.Start); err != nil {
 			return fmt.Errorf("loading stream %s: %w", k.Name, err)
@@ -170,6 +175,9 @@ func (r *run) loadKnown() error {
 		if !strings.HasPrefix(path, "pipe:") {
 			r.lineage(path)
 		}
+	}
+	for path := range r.marks {
+		r.lineage(path)
 	}
 	return nil
 }
@@ -193,6 +201,9 @@ func (r *run) lineage(key string) *lineage {
 			l.since = at
 		}
 		l.known = true
+	}
+	if l.mark = r.marks[key]; l.mark != nil && !l.known {
+		l.since, l.known = l.mark.meta.Since, true
 	}
 	switch {
 	case !r.env.Window.IsZero():

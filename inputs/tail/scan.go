@@ -41,6 +41,7 @@ type folder struct {
 	readAt  time.Time
 	names   []*name
 	watched bool
+	fresh   bool // no scan saw it before
 	remote  bool // on a file system that does not tell of what others write
 }
 
@@ -48,8 +49,9 @@ type folder struct {
 type name struct {
 	name, path string
 	lineage    string // key
+	kept       string // another one that it may belong to, as rotation names files that keep their extension; or empty
 	rank       int    // the first pattern that matches, or -1
-	sibling    bool   // its lineage's own path is matched
+	sibling    bool   // its lineage's own path is matched, or that of the other one
 	link       bool
 	seen       bool      // last holds what the last scan saw
 	faulty     bool      // looking at it failed, or it was no file
@@ -71,11 +73,13 @@ type scanner struct {
 	empty   map[string]*emptiness
 	matched []bool // patterns that something matches, as of the last look
 	births  births
-	stamps  map[fileID]stamp  // of the files that the last scan handed over
-	missed  map[fileID]string // files that were not where they were seen when they were to be opened, if no event will tell why
-	packed  map[string]bool   // folders and suffixes of compressed files of which it was said that they are not read
-	vague   int               // scans in a row that saw no two times the same
-	polling bool              // said that changes are not told
+	stamps  map[fileID]stamp     // of the files that the last scan handed over
+	missed  map[fileID]string    // files that were not where they were seen when they were to be opened, if no event will tell why
+	moved   map[string]bool      // lineages of logs that were renamed before a scan saw them
+	kin     map[string][]*stream // see byName; nil until a scan asks
+	packed  map[string]bool      // folders and suffixes of compressed files of which it was said that they are not read
+	vague   int                  // scans in a row that saw no two times the same
+	polling bool                 // said that changes are not told
 	posted  map[*lineage][]found
 	x       scratch
 	first   bool
@@ -109,7 +113,7 @@ func newScanner(r *run) *scanner {
 		r: r, folders: map[string]*folder{}, expand: true, paths: map[string]watched{}, empty: map[string]*emptiness{}, missed: map[fileID]string{},
 		stamps: map[fileID]stamp{},
 		births: births{told: map[string]bool{}, seen: map[string]int{}, failed: map[string]bool{}},
-		packed: map[string]bool{},
+		packed: map[string]bool{}, moved: map[string]bool{},
 		posted: map[*lineage][]found{}, first: true, changed: true,
 	}
 	if !r.env.Once {
@@ -158,6 +162,7 @@ func (c *scanner) scan() {
 	if len(c.missed) > 0 || c.waitsForMatch() {
 		c.lookAt = now
 	}
+	c.kin = nil
 	asked := map[*lineage]bool{}
 	for _, l := range c.r.lineages {
 		if l.wantsScan() {
@@ -199,15 +204,27 @@ func (c *scanner) scan() {
 			l := owner[e.id]
 			// A file that is not held open may be gone, and its inode another's by now: under another path it is the same only if nothing
 			// else about it changed.
-			if l != nil && l.key != e.name.lineage && c.r.place[e.id] != e.path && c.stamps[e.id] != e.stamp && !l.holds(e.id) {
+			key := c.keyOf(e.name)
+			if l != nil && l.key != key && c.r.place[e.id] != e.path && c.stamps[e.id] != e.stamp && !l.holds(e.id) {
 				l = nil
 			}
 			if l == nil {
-				if l = c.r.lineages[e.name.lineage]; l == nil && e.matched {
-					l = c.r.lineage(c.origin(e.found))
+				if e.matched {
+					origin, wait := c.origin(e.found, key)
+					if wait {
+						c.changed = true
+						continue
+					}
+					key = origin
+				}
+				if l = c.r.lineages[key]; l == nil && (e.matched || c.born(e)) {
+					l = c.r.lineage(key)
+					if !e.matched {
+						l.since -= int64(racy) // the file system's clock ticks behind
+					}
 				}
 			}
-			if l == nil || !e.matched && e.name.lineage != l.key {
+			if l == nil || !e.matched && key != l.key {
 				continue
 			}
 			if pass == 0 && c.r.place[e.id] != e.path && c.r.place[e.id] != "" {
@@ -221,6 +238,10 @@ func (c *scanner) scan() {
 			result[l] = append(result[l], e.found)
 			c.place(l, e)
 		}
+	}
+	clear(c.moved)
+	for _, f := range c.folders {
+		f.fresh = false
 	}
 	for l, sights := range came {
 		for _, e := range c.openOldestFirst(l, sights) {
@@ -379,7 +400,7 @@ func (c *scanner) lookOnce(now time.Time) []sight {
 			c.lookAt = now // it has to be read again: see list
 		}
 		for _, n := range names {
-			if n.rank < 0 && !n.sibling && c.r.lineages[n.lineage] == nil {
+			if n.rank < 0 && !n.sibling && c.r.lineages[c.keyOf(n)] == nil {
 				continue
 			}
 			if fresh || !c.quiet(f, n, now) {
@@ -437,6 +458,9 @@ func (c *scanner) lookAtName(f *folder, n *name, now time.Time) {
 		c.r.ok(n.path)
 	}
 	at := found{id: idOf(fi), path: n.path, stamp: stampOf(fi), matched: n.rank >= 0}
+	if n.link {
+		at.target = c.target(n.path, at.id)
+	}
 	c.changed = c.changed || !n.seen || at != n.last
 	if n.rank >= 0 && !c.first && (!n.seen || at.id != n.last.id) {
 		n.fresh = true
@@ -453,25 +477,22 @@ func (c *scanner) unsee(n *name) {
 	n.seen, n.fresh = false, false
 }
 
-// origin finds the lineage of a file whose name says that it begins one: it may be one of another that rotation gave a name that
-// is not known.
-func (c *scanner) origin(e found) string {
-	for _, s := range c.r.lay[e.id] {
-		if filepath.Dir(s.meta.Path) != filepath.Dir(e.path) {
-			continue
-		}
-		f, err := c.r.fs.open(e.path)
-		if err != nil {
-			break // said when it is opened in earnest
-		}
-		content := open(newHandle(f), compressed(f, e.path))
-		m, err := s.matches(c.r.ctx, content, s.pos, s.sum, &c.x)
-		content.close()
-		if err == nil && m == holds {
-			return s.meta.Path
-		}
+// keyOf is the lineage that a file's name tells. Where that of the name as it stands is not known, rotation may have put a number or
+// a date before the extension.
+func (c *scanner) keyOf(n *name) string {
+	if n.kept != "" && c.r.lineages[n.lineage] == nil && c.r.lineages[n.kept] != nil {
+		return n.kept
 	}
-	return lineageOf(e.path)
+	return n.lineage
+}
+
+// born reports whether a file that the patterns do not match is a piece of a log that came and was rotated since the last scan.
+func (c *scanner) born(e sight) bool {
+	if !e.name.sibling || c.first {
+		return false
+	}
+	f := c.folders[filepath.Dir(e.path)]
+	return f != nil && f.fresh || c.moved[e.name.lineage]
 }
 
 // open opens a file that was seen for the first time. If it cannot, it returns nil; crowded says that it is for want of descriptors.
@@ -559,7 +580,10 @@ func (c *scanner) list(dir string, now time.Time) (names []*name, fresh bool) {
 		if n == nil || n.link != link {
 			path := filepath.Join(dir, e.Name())
 			n = &name{name: e.Name(), path: path, lineage: lineageOf(path), rank: c.r.pattern(path), link: link}
-			n.sibling = c.r.matches(n.lineage)
+			if rotationOf(n.name).packed { // what is not compressed may be another log that is not meant
+				n.kept = keptOf(path)
+			}
+			n.sibling = c.r.matches(n.lineage) || n.kept != "" && c.r.matches(n.kept)
 			if n.rank < 0 {
 				c.tellPacked(dir, path)
 			}
@@ -598,7 +622,7 @@ func (c *scanner) findFolders(now time.Time) {
 	for dir := range want {
 		f := c.folders[dir]
 		if f == nil {
-			f = &folder{}
+			f = &folder{fresh: true}
 			c.folders[dir] = f
 		}
 		c.watch(dir, f)

@@ -37,7 +37,8 @@ func (l *lineage) wanted(e found, spots func() ([]string, bool), now time.Time) 
 	if l.owes(e.id) {
 		return true
 	}
-	if was, ok := l.history[e.id]; ok && was == e.stamp || !l.r.matches(l.key) {
+	was, judged := l.history[e.id]
+	if judged && was == e.stamp || !l.r.matches(l.key) {
 		return false
 	}
 	// A compressed file has the time of the original only when it is complete.
@@ -49,6 +50,9 @@ func (l *lineage) wanted(e found, spots func() ([]string, bool), now time.Time) 
 	if !l.r.env.Window.IsZero() {
 		return young // it is not about what is followed, but about a time
 	}
+	if young && l.marked && !judged {
+		return true // it came since, and was written since, and before that there were no lines
+	}
 	paths, sure := spots()
 	if !sure {
 		l.askScan()
@@ -58,7 +62,7 @@ func (l *lineage) wanted(e found, spots func() ([]string, bool), now time.Time) 
 		if at == e.path {
 			return true
 		}
-		if is, known := older(at, e.path); known && lineageOf(at) == l.key {
+		if is, known := older(at, e.path); known && (lineageOf(at) == l.key || keptOf(at) == l.key) {
 			if is {
 				return true
 			}

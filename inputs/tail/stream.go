@@ -25,8 +25,9 @@ import (
 // meta is what finds and proves a stream's file again, as the checkpoint keeps it.
 type meta struct {
 	Version int    `json:"v"`
-	Path    string `json:"path"` // without rotation suffix, where it was first seen
-	File    string `json:"file"` // where it was last seen
+	Path    string `json:"path"`             // without rotation suffix, where it was first seen
+	File    string `json:"file"`             // where it was last seen
+	Target  string `json:"target,omitempty"` // what a symbolic link there led to
 	Dev     uint64 `json:"dev,omitempty"`
 	Ino     uint64 `json:"ino,omitempty"`
 	Head    string `json:"head"` // XXH3 of the first HeadLen bytes
@@ -50,6 +51,8 @@ type meta struct {
 	Since int64 `json:"since,omitempty"`
 	// Pipe marks the stream of a named pipe: it has no content to find again.
 	Pipe bool `json:"pipe,omitempty"`
+	// Empty marks what stands for a log of which no line was seen so far: see markEmpty.
+	Empty bool `json:"empty,omitempty"`
 }
 
 const metaVersion = 1

@@ -34,8 +34,8 @@ type survey struct {
 	moved    bool   // something was gone between the reading of its name and the look at it
 }
 
-// survey looks at a lineage's folder for a search of the file with that inode. extra is a further path, or empty.
-func (y system) survey(key string, id fileID, extra string) (survey, error) {
+// survey looks at a lineage's folder for a search of the file with that inode. extra are further paths, or empty.
+func (y system) survey(key string, id fileID, extra ...string) (survey, error) {
 	dir, stem := filepath.Split(key)
 	entries, err := y.readDir(dir)
 	if err != nil {
@@ -44,7 +44,8 @@ func (y system) survey(key string, id fileID, extra string) (survey, error) {
 	var v survey
 	for _, e := range entries {
 		path := dir + e.Name()
-		sibling := rotationOf(e.Name()).stem == stem
+		name := rotationOf(e.Name())
+		sibling := name.stem == stem || name.kept == stem
 		if e.IsDir() || !sibling && !e.Type().IsRegular() {
 			continue
 		}
@@ -62,9 +63,12 @@ func (y system) survey(key string, id fileID, extra string) (survey, error) {
 			v.strange = append(v.strange, spot{path, idOf(fi), stampOf(fi)})
 		}
 	}
-	if extra != "" {
-		if fi, err := y.stat(extra); err == nil && fi.Mode().IsRegular() {
-			v.siblings = append(v.siblings, spot{extra, idOf(fi), stampOf(fi)})
+	for _, path := range extra {
+		if path == "" {
+			continue
+		}
+		if fi, err := y.stat(path); err == nil && fi.Mode().IsRegular() {
+			v.siblings = append(v.siblings, spot{path, idOf(fi), stampOf(fi)})
 		}
 	}
 	return v, nil

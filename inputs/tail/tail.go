@@ -15,9 +15,16 @@
 // A log that is removed, rather than rotated, within a checkpoint's interval before the agent is killed may be repeated by a file output
 // at the next start, with what other logs gave in that time: what cannot be read again must not be cut off. The log says so.
 //
-// A file that is made and removed before it could be opened is counted, too (lost_files). On network file systems, and where the system
-// refuses to tell of changes (inotify limits), files are looked at every sweep instead. At most 4,096 files are held open, or three
-// quarters of the process's limit if that is less: of more, those that are read to their ends are closed until they change.
+// Where rotation puts its number or day before the extension (logrotate's extension), or moves files to another folder (olddir), that is
+// followed, too. What it moves to another folder while the agent is down is found if paths match it there: with olddir, add that folder to
+// paths.
+//
+// A file that is made and removed before it could be opened is counted, too (lost_files). In a folder that was made just before, nobody
+// can see it: the system tells of what happens in a folder only once it is asked to, some milliseconds after the folder came.
+//
+// On network file systems, and where the system refuses to tell of changes (inotify limits), files are looked at every sweep instead. At
+// most 4,096 files are held open, or three quarters of the process's limit if that is less: of more, those that are read to their ends
+// are closed until they change.
 //
 // For developers: a stream is a log file's content, wherever it lies. Its name comes from its first line, and what proves a place in it
 // is the content before that place; device, inode and path only find it again (content.go, stream.go). Files whose names differ only in
@@ -32,11 +39,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
 
 	"github.com/stacktrail/stacktrail/inputs/internal/lines"
 	"github.com/stacktrail/stacktrail/plugins"
@@ -135,6 +146,9 @@ func (in *input) newMaker(count func(name, reason string, n int64), since time.T
 
 // CanReplay searches the stream's file.
 func (in *input) CanReplay(ctx context.Context, k plugins.Stream, from event.Position) error {
+	if m, err := decodeMeta(k.Meta); err == nil && m.Empty {
+		return nil
+	}
 	s, c, err := in.locate(ctx, k, from, event.Position{}, &scratch{})
 	if err != nil {
 		return err
@@ -252,9 +266,9 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 	if h.try(m.File); h.found != nil { // where it was seen last: with many files a look at all of them is dear
 		return s, h.found, nil
 	}
-	begun := time.Now()
+	begun, strayed := time.Now(), false
 	for pause := restPause; ; pause = min(2*pause, restPauseMax) {
-		before, err := in.fs.survey(m.Path, fileID{m.Dev, m.Ino}, extra)
+		before, err := in.fs.survey(m.Path, fileID{m.Dev, m.Ino}, extra, m.Target)
 		if err != nil {
 			return nil, nil, fmt.Errorf("searching %s: %w", m.Path, err)
 		}
@@ -265,11 +279,21 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
 		}
-		after, err := in.fs.survey(m.Path, fileID{m.Dev, m.Ino}, extra)
+		after, err := in.fs.survey(m.Path, fileID{m.Dev, m.Ino}, extra, m.Target)
 		if err != nil {
 			return nil, nil, fmt.Errorf("searching %s: %w", m.Path, err)
 		}
 		rested := !h.unsettled && before.agrees(after, m.Path, max(s.pos, to.Seq, int64(need)))
+		if rested && !strayed {
+			strayed = true
+			for _, path := range in.strays(s) {
+				h.try(path)
+			}
+			if h.found != nil {
+				return s, h.found, nil
+			}
+			rested = !h.unsettled
+		}
 		switch {
 		case rested && len(h.faults) > 0 && h.there:
 			return nil, nil, fmt.Errorf("searching the content of %s after byte %d: %w: %w", m.Path, from.Seq, errors.Join(h.faults...), plugins.ErrLater)
@@ -286,6 +310,32 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 			return nil, nil, ctx.Err()
 		}
 	}
+}
+
+// strays finds the files that the patterns match in other folders and to which rotation may have moved the stream's.
+func (in *input) strays(s *stream) []string {
+	var all []string
+	base := filepath.Base(s.meta.Path)
+	for _, p := range in.paths {
+		if filepath.Dir(p) == filepath.Dir(s.meta.Path) {
+			continue
+		}
+		// What cannot be looked at is told by the scans.
+		_ = doublestar.GlobWalk(os.DirFS("/"), strings.TrimPrefix(p, "/"), func(path string, _ fs.DirEntry) error {
+			path = "/" + path
+			fi, err := in.fs.stat(path)
+			if err != nil {
+				return nil
+			}
+			r := rotationOf(filepath.Base(path))
+			kin := idOf(fi) == s.inode() || r.rotated && r.stem == base || r.kept == base
+			if kin && fi.Mode().IsRegular() && selects(p, path) && !in.cfg.excludes(path) {
+				all = append(all, path)
+			}
+			return nil
+		})
+	}
+	return all
 }
 
 // errRestless says that nothing is known because files were renamed or written all the time.

@@ -83,8 +83,14 @@ func (c *scanner) run(ctx context.Context) {
 // event wakes whoever an event is about and reports whether a scan is due.
 func (c *scanner) event(e fsnotify.Event) (scan bool) {
 	c.touched = true
-	if e.Op != fsnotify.Write && c.r.matches(e.Name) && c.births.event(e) && !rotationOf(filepath.Base(e.Name)).rotated {
-		c.tellGone(e.Name) // what rotation made stood in another file before, or is compressed by now: a search tells if it is lost
+	if e.Op != fsnotify.Write && c.r.matches(e.Name) {
+		lost := c.births.event(e)
+		if lost && !rotationOf(filepath.Base(e.Name)).rotated && c.r.lineages[keptOf(e.Name)] == nil {
+			c.tellGone(e.Name) // what rotation made stood in another file before, or is compressed by now: a search tells if it is lost
+		}
+		if c.births.moving && len(c.moved) < maxBorn {
+			c.moved[lineageOf(e.Name)] = true
+		}
 	}
 	if e.Op == fsnotify.Write {
 		if at, ok := c.paths[e.Name]; ok {
@@ -145,8 +151,20 @@ func (c *scanner) quiet(f *folder, n *name, now time.Time) bool {
 		return false
 	}
 	// What is being read, searched or waited for is looked at each time.
-	l := c.r.lineages[n.lineage]
+	l := c.r.lineages[c.keyOf(n)]
 	return l != nil && c.r.owners[n.last.id] == l && !l.wants()
+}
+
+// target is the file that a symbolic link leads to, or "" if it cannot be told.
+func (c *scanner) target(path string, id fileID) string {
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return ""
+	}
+	if fi, err := c.r.fs.stat(target); err != nil || idOf(fi) != id {
+		return "" // it was switched meanwhile
+	}
+	return target
 }
 
 // link has events about a symbolic link's target wake the lineage too.

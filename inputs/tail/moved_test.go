@@ -1,0 +1,246 @@
+package tail
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestARotationThatKeepsTheExtensionIsFollowedWhileTheAgentIsDown has logrotate's "extension .log" put the number, or the day, before the
+// extension. What is compressed has another inode: only the content tells whose it is.
+func TestARotationThatKeepsTheExtensionIsFollowedWhileTheAgentIsDown(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range []string{"x.log", "*.log", "*.log*"} {
+		for _, names := range [][3]string{
+			{"x.1.log", "x.2.log", ".gz"},
+			{"x.1.log", "x.2.log", ".zst"},
+			{"x-20260102.log", "x-20260101.log", ".gz"},
+			{"x.2026-01-02_13.log", "x.2026-01-02_12.log", ".gz"},
+		} {
+			dir, path := file1(t)
+			a := newFakeAgent(t)
+			c := testConfig(filepath.Join(dir, pattern))
+			// Of an older rotation than all that is followed: it is left alone, unless it is asked for.
+			old := filepath.Join(dir, "x-20250101.log.gz")
+			must(t, os.WriteFile(old, gzipOf(t, "long ago\n"), 0o644))
+			if pattern == "*.log*" {
+				must(t, os.Remove(old))
+			}
+			k := readAndStopped(t, a, c, path, 100)
+			younger, older := filepath.Join(dir, names[0]), filepath.Join(dir, names[1])
+			appendTo(t, path, textOf(100, 150))
+			must(t, os.Rename(path, older))
+			compressAs(t, older, names[2])
+			appendTo(t, younger, textOf(150, 160))
+			compressAs(t, younger, names[2])
+			appendTo(t, path, textOf(160, 170))
+			must(t, newInput(t, newFakeAgent(t), c, false).CanReplay(context.Background(), k, k.Start))
+			for range 2 {
+				r := start(t, a, c)
+				until(t, "all lines", has(a, 170))
+				until(t, "the rotated files to be done with", func() bool { return a.drained() == 2 })
+				r.stop()
+				a.crash()
+			}
+			wantLines(t, a, 170)
+			if got := a.texts(); len(got) > 149 && got[149] != line(149) {
+				t.Errorf("%s, %s: younger lines came first", pattern, names[0])
+			}
+			if n := a.count("lost_files", "gone"); n != 0 {
+				t.Errorf("%s, %s: %d files counted as lost", pattern, names[0], n)
+			}
+		}
+	}
+}
+
+// TestALogWhoseNameHasADayIsOneOfItsOwn has a program name its logs after days, and compress those of yesterday, beside a log that has
+// the same name without a day.
+func TestALogWhoseNameHasADayIsOneOfItsOwn(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	a := newFakeAgent(t)
+	c := testConfig(filepath.Join(dir, "*.log"))
+	day := filepath.Join(dir, "x-20260101.log")
+	appendTo(t, path, textOf(0, 10))
+	appendTo(t, day, textOf(10, 20))
+	r := start(t, a, c)
+	until(t, "first lines", has(a, 20))
+	r.stop()
+	a.crash()
+	appendTo(t, day, textOf(20, 30))
+	compress(t, day)
+	appendTo(t, path, textOf(30, 40))
+	start(t, a, c)
+	until(t, "all lines", has(a, 40))
+	wantLines(t, a, 40)
+	if n := len(a.Known()); n != 2 {
+		t.Errorf("%d streams, want 2", n)
+	}
+}
+
+func TestAFileThatMovedToAnotherFolderWhileTheAgentWasDownIsKnown(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"x.log", "x.log.1", "z.log", "x.log.1.gz"} {
+		dir := t.TempDir()
+		logs, old := filepath.Join(dir, "logs"), filepath.Join(dir, "old")
+		must(t, os.Mkdir(logs, 0o755))
+		must(t, os.Mkdir(old, 0o755))
+		path := filepath.Join(logs, "x.log")
+		a := newFakeAgent(t)
+		c := testConfig(filepath.Join(logs, "*.log"), filepath.Join(old, "*"))
+		appendTo(t, filepath.Join(old, "x.log.9"), textOf(0, 50)) // there is a log of that name already
+		appendTo(t, path, textOf(50, 100))
+		r := start(t, a, c)
+		until(t, "first lines", has(a, 100))
+		r.stop()
+		a.crash()
+		appendTo(t, path, textOf(100, 130))
+		plain, packed := strings.CutSuffix(name, ".gz")
+		must(t, os.Rename(path, filepath.Join(old, plain)))
+		if packed {
+			compress(t, filepath.Join(old, plain))
+		}
+		appendTo(t, path, textOf(130, 140))
+		for _, k := range a.Known() {
+			must(t, newInput(t, newFakeAgent(t), c, false).CanReplay(context.Background(), k, k.Start))
+		}
+		for range 2 {
+			r = start(t, a, c)
+			until(t, "all lines", has(a, 140))
+			until(t, "the moved file to be done with", func() bool { return a.drained() == 2 })
+			r.stop()
+			a.crash()
+		}
+		wantLines(t, a, 140)
+		if n := a.count("lost_files", "gone"); n != 0 {
+			t.Errorf("%s: %d files counted as lost", name, n)
+		}
+	}
+}
+
+// TestALogThatIsRotatedBeforeItsFolderIsSeenIsRead has a folder appear in which a log is under its rotated name already.
+func TestALogThatIsRotatedBeforeItsFolderIsSeenIsRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	logs, made := filepath.Join(dir, "logs"), filepath.Join(dir, "made")
+	must(t, os.Mkdir(logs, 0o755))
+	appendTo(t, filepath.Join(logs, "a.log"), textOf(0, 10))
+	appendTo(t, filepath.Join(logs, "gone.log.1"), "long ago\n") // nobody knows when that was written
+	a := newFakeAgent(t)
+	start(t, a, testConfig(filepath.Join(logs, "**", "*.log")))
+	until(t, "first lines", has(a, 10))
+	deep := filepath.Join(made, "d", "e")
+	must(t, os.MkdirAll(deep, 0o755))
+	appendTo(t, filepath.Join(deep, "s.log.2"), textOf(10, 20))
+	appendTo(t, filepath.Join(deep, "s.log.1"), textOf(20, 30))
+	must(t, os.Rename(made, filepath.Join(logs, "made")))
+	until(t, "lines of the rotated file", has(a, 30))
+	wantLines(t, a, 30)
+}
+
+func TestTheTargetThatASymlinkLedToIsReadToItsEndAfterAStart(t *testing.T) { // R15
+	t.Parallel()
+	for _, pattern := range []string{"cur.log", "*"} {
+		dir, other := t.TempDir(), t.TempDir()
+		link, first, second := filepath.Join(dir, "cur.log"), filepath.Join(other, "0.txt"), filepath.Join(other, "1.txt")
+		a := newFakeAgent(t)
+		a.log = &journal{}
+		c := testConfig(filepath.Join(dir, pattern))
+		must(t, os.Symlink(first, link))
+		k := readAndStopped(t, a, c, first, 100)
+		appendTo(t, first, textOf(100, 120))
+		appendTo(t, second, textOf(120, 130))
+		must(t, os.Remove(link))
+		must(t, os.Symlink(second, link))
+		must(t, newInput(t, newFakeAgent(t), c, false).CanReplay(context.Background(), k, k.Start))
+		for range 2 {
+			r := start(t, a, c)
+			until(t, "all lines", has(a, 130))
+			until(t, "the first target to be done with", func() bool { return a.drained() == 1 })
+			r.stop()
+			a.crash()
+		}
+		wantLines(t, a, 130)
+		if got := a.texts(); got[119] != line(119) {
+			t.Error("younger lines came first")
+		}
+		if n := a.log.count("vanished"); n != 0 {
+			t.Errorf("said %d times that it vanished", n)
+		}
+	}
+}
+
+// TestALogThatWasEmptyIsReadFromWhatRotationMadeOfIt has the first lines of a log written while the agent is down, and rotated.
+func TestALogThatWasEmptyIsReadFromWhatRotationMadeOfIt(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"beginning", "end"} {
+		for _, rotate := range []func(path string){
+			func(path string) { must(t, os.Rename(path, path+".1")) },
+			func(path string) { must(t, os.Rename(path, path+".1")); compress(t, path+".1") },
+			func(path string) { appendTo(t, path+".1", textOf(0, 50)); must(t, os.Truncate(path, 0)) },
+		} {
+			_, path := file1(t)
+			a := newFakeAgent(t)
+			c := testConfig(path)
+			c.Start = at
+			appendTo(t, path+".2", "long ago\n")
+			must(t, os.Chtimes(path+".2", time.Unix(1e9, 0), time.Unix(1e9, 0)))
+			appendTo(t, path, "")
+			r := start(t, a, c)
+			until(t, "the checkpoint to know of the log", func() bool { return len(a.Known()) == 1 })
+			r.stop()
+			a.crash()
+			appendTo(t, path, textOf(0, 50))
+			rotate(path)
+			appendTo(t, path, textOf(50, 60))
+			k := a.Known()[0]
+			in := newInput(t, newFakeAgent(t), c, false)
+			must(t, in.CanReplay(context.Background(), k, k.Start))
+			if src, err := in.Describe(context.Background(), k); err != nil || src.Name != path || src.Size != 0 || src.Gone {
+				t.Errorf("described as %+v, %v", src, err)
+			}
+			for range 2 {
+				r = start(t, a, c)
+				until(t, "all lines", has(a, 60))
+				r.stop()
+				a.crash()
+			}
+			wantLines(t, a, 60)
+			if got := a.texts(); got[49] != line(49) {
+				t.Error("younger lines came first")
+			}
+			if known := a.Known(); len(known) != 2 {
+				t.Errorf("%d streams, want 2", len(known))
+			}
+		}
+	}
+}
+
+// TestACopyOfALogThatWasEmptyIsReadThoughYoungerLinesCameFirst has the agent, while it runs, see the lines that came after copytruncate
+// before the copy.
+func TestACopyOfALogThatWasEmptyIsReadThoughYoungerLinesCameFirst(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	a := newFakeAgent(t)
+	in := newInput(t, a, testConfig(path), false)
+	var shown atomic.Bool
+	in.fs.readDir = func(p string) ([]os.DirEntry, error) {
+		entries, err := os.ReadDir(p)
+		return slices.DeleteFunc(entries, func(e os.DirEntry) bool { return e.Name() == "x.log.1" && !shown.Load() }), err
+	}
+	appendTo(t, path, "")
+	startInput(t, a, in)
+	until(t, "the checkpoint to know of the log", func() bool { return len(a.Known()) == 1 })
+	appendTo(t, path+".1", textOf(10, 60))
+	appendTo(t, path, textOf(0, 10))
+	until(t, "the younger lines", has(a, 10))
+	shown.Store(true)
+	appendTo(t, filepath.Join(dir, "other"), "") // the folder is read again
+	until(t, "all lines", has(a, 60))
+	wantLines(t, a, 60)
+}
