@@ -38,7 +38,7 @@ race:
 
 # The real binary from outside: kills, memory, broken configurations, command line.
 scripts: need-test build
-	STACKTRAIL_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m -tags blackbox ./test/scripts/...
+	STACKTRAIL_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 40m -tags blackbox ./test/scripts/...
 
 # The Python SDK and the example that is written with it, in virtual environments of their own.
 python: need-test
