@@ -152,7 +152,7 @@ func TestVerifyFindsABadPlugin(t *testing.T) {
 		{"not there", filepath.Join(b.dir, "nothing"), "mark: {pattern: x}", "FAIL  start      open " + b.dir},
 		{"crashes", program, "mark: {pattern: x, crash: /v2.1/servers/3}", "FAIL  first      the plugin ended: exit status 3"},
 		{"hangs", program, "mark: {pattern: x, hang: /v2.1/servers/3}", "FAIL  first      the plugin did not answer within 1s"},
-		{"far end", program, "append: {path: /proc/nothing/out}", "FAIL  first      the plugin does not open: open /proc/nothing/out"},
+		{"far end", program, "append: {path: /proc/nothing/out}", "FAIL  first      opening: the plugin does not open: open /proc/nothing/out"},
 		{"sigterm", script("deaf", "trap '' TERM\n"+program+"; sleep 300"), "mark: {pattern: x}", "FAIL  sigterm    2s after SIGTERM it still runs"},
 		{"orphans", script("parent", "setsid sleep 300 >/dev/null 2>&1 &\nexec "+program), "mark: {pattern: x}", "FAIL  orphans    it left behind "},
 	} {
