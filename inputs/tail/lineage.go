@@ -229,12 +229,15 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	// Ranging over a copy: reading may move a file that turns out to be rewritten.
-	for _, f := range slices.Clone(l.files) {
+	files := slices.Clone(l.files)
+	for i, f := range files {
 		if waiting && !f.started {
 			l.active = true
+			l.yield(files[i:])
 			break
 		}
 		if !f.started && l.behind(f.path) {
+			l.yield(files[i:])
 			break // the next scans try again
 		}
 		if !f.parked && f.s != nil {
@@ -254,6 +257,14 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 	l.save(now, false)
 	l.makeRoom()
 	return false, nil
+}
+
+// yield gives up the worker's memory for compressed content if one of these files has it: it is not read now, and what it waits for may
+// need that memory.
+func (l *lineage) yield(files []*file) {
+	if l.w.gz != nil && slices.Contains(files, l.w.gz) {
+		l.w.freeGzip(l.w.gz)
+	}
 }
 
 // passes reports whether files that are younger than f may be read.

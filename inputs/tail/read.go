@@ -91,6 +91,9 @@ func (l *lineage) read(ctx context.Context, f *file, now time.Time) (progress bo
 	if f.backoff != 0 && f.pausing.IsZero() {
 		l.succeed(f)
 	}
+	if f.gz && !progress { // others may read now
+		l.w.freeGzip(f)
+	}
 	return progress, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -489,4 +490,69 @@ func TestACompleteCopyThatEndsBeforeThePositionHoldsNothingUpForTheWholeGrace(t 
 	if n := a.count("lost_files", "gone"); n != 1 {
 		t.Errorf("%d files counted as lost, want 1", n)
 	}
+}
+
+// TestAHalfReadCompressedFileDoesNotKeepOlderOnesFromBeingRead has two older files come while a compressed one is read: the oldest
+// needs the memory that the half-read one has, and the other one waits for the oldest.
+func TestAHalfReadCompressedFileDoesNotKeepOlderOnesFromBeingRead(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	a := newFakeAgent(t)
+	a.gate = make(chan struct{})
+	const each = 20000 // several blocks
+	write := func(name, suffix string, from int) {
+		piece := filepath.Join(dir, "new")
+		appendTo(t, piece, textOf(from, from+each))
+		if suffix != "" {
+			compress(t, piece)
+		}
+		must(t, os.Rename(piece+suffix, name+suffix))
+	}
+	write(path+".1", ".gz", 2*each)
+	in := newInput(t, a, testConfig(path+"*"), false)
+	fs := in.fs
+	var opened, posted atomic.Bool // the last file was opened by a scan, and that scan is over: another one looks
+	in.fs.open = func(name string) (*os.File, error) {
+		opened.CompareAndSwap(false, name == path+".2")
+		return fs.open(name)
+	}
+	in.fs.stat = func(name string) (os.FileInfo, error) {
+		posted.CompareAndSwap(false, name == dir && opened.Load())
+		return fs.stat(name)
+	}
+	r := startInput(t, a, in)
+	a.gate <- struct{}{}
+	until(t, "a batch of it", func() bool { return len(a.all()) > 0 })
+	write(path+".3", ".gz", 0)
+	write(path+".2", "", each)
+	until(t, "a scan of all", posted.Load)
+	close(a.gate)
+	until(t, "all lines", has(a, 3*each))
+	r.stop()
+	wantLines(t, a, 3*each)
+}
+
+// TestACompressedFileUnderALogsNameDoesNotKeepOthersFromBeingRead has files that are read to their ends and are not done, because more
+// may be written under their names.
+func TestACompressedFileUnderALogsNameDoesNotKeepOthersFromBeingRead(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	a := newFakeAgent(t)
+	const n = 8 // more than there are workers, so that each has some of either kind
+	for i := range n {
+		name := fmt.Sprintf("%s-%d", path, i)
+		appendTo(t, name, textOf(i, i+1))
+		compress(t, name)
+		must(t, os.Rename(name+".gz", name))
+	}
+	r := start(t, a, testConfig(filepath.Join(dir, "*")))
+	until(t, "the first ones", has(a, n))
+	for i := range n {
+		name := fmt.Sprintf("%s-%d.1", path, n+i)
+		appendTo(t, name, textOf(n+i, n+i+1))
+		compress(t, name)
+	}
+	until(t, "the others", has(a, 2*n))
+	r.stop()
+	wantLines(t, a, 2*n)
 }
