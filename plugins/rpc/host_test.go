@@ -342,8 +342,8 @@ func TestTheEnvironmentOfTheAgentStaysWithTheAgent(t *testing.T) {
 	}
 }
 
-// TestMisbehaviourIsAnErrorAndNothingElse: what a plugin does wrong while it works.
-func TestMisbehaviourIsAnErrorAndNothingElse(t *testing.T) {
+// TestP03MisbehaviourIsAnErrorAndNothingElse: what a plugin does wrong while it works.
+func TestP03MisbehaviourIsAnErrorAndNothingElse(t *testing.T) {
 	for name, want := range map[string]string{
 		"count":    "the reply speaks of 7 events, the request of 2",
 		"instance": "the reply is of instance 99",
@@ -454,8 +454,8 @@ func TestAPluginThatIgnoresTermIsKilled(t *testing.T) {
 	gone(t, pid)
 }
 
-// TestAPluginThatDoesNotAnswerIsKilledAndTheOthersGoOn: only the events that it hangs on fail, and those after the third time.
-func TestAPluginThatDoesNotAnswerIsKilledAndTheOthersGoOn(t *testing.T) {
+// TestP02APluginThatDoesNotAnswerIsKilledAndTheOthersGoOn: only the events that it hangs on fail, and those after the third time.
+func TestP02APluginThatDoesNotAnswerIsKilledAndTheOthersGoOn(t *testing.T) {
 	h, _ := host(t, "hang", quick)
 	p, q := processorOf(t, h), processorOf(t, h)
 	first := h.Status().PID

@@ -35,7 +35,7 @@ func novaError(text string) string {
 	return `2026-03-02 00:00:00.000 4211 ERROR nova.api.openstack [None req-11111111-2222-4333-8444-555555555555 - - - - -] ` + text
 }
 
-// canaries are 40 secrets, each another and each in a place of its own.
+// canaries are 41 secrets, each another and each in a place of its own.
 func canaries() []canary {
 	fernet := func(n int) string {
 		return "gAAAAAB" + strings.Repeat(string(rune('a'+n)), 20) + fmt.Sprintf("Q%02dx", n) + strings.Repeat("Zk9_-", 20) + "=="
@@ -98,6 +98,9 @@ func canaries() []canary {
 		{"aaaa1111bbbb2222cccc3333dddd5555", func(s string) string {
 			return strings.Replace(novaLine("/v2.1/users/aaaa1111bbbb2222cccc3333dddd5555", "192.0.2.1"), "1b2c3d4e5f60718293a4b5c6d7e8f901", s, 1)
 		}},
+		{"Hunter15Cookie", func(s string) string { // what HAProxy captured of a request is a cookie
+			return `Mar  2 00:00:00 ctl1 haproxy[14]: 192.0.2.1:33318 [02/Mar/2026:00:00:00.001] api nova/ctl1 0/0/1/9/10 200 310 session=` + s + ` - --VN 1/1/0/0/0 0/0 "GET /v2.1/flavors HTTP/1.1"`
+		}},
 	}
 	return all
 }
@@ -127,8 +130,8 @@ pipelines:
         id: refused
 `, b.state(), b.socket(), b.log("*.log"), b.out, c.server.URL, c.ca, filepath.Dir(b.out)), 0o644))
 	all := canaries()
-	if len(all) != 40 {
-		t.Fatalf("there are %d canaries, not 40", len(all))
+	if len(all) != 41 {
+		t.Fatalf("there are %d canaries, not 41", len(all))
 	}
 	// The canaries stand among many other lines, several times each.
 	w := newWriter(t, b.log("api.log"), 1)

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// scenarioIDs are those that must have a test: R01 to R30 and C01 to C07.
+// scenarioIDs are those that must have a test: R01 to R30, C01 to C07 and P01 to P05.
 func scenarioIDs() (ids []string) {
-	for kind, n := range map[string]int{"R": 30, "C": 7} {
+	for kind, n := range map[string]int{"R": 30, "C": 7, "P": 5} {
 		for i := range n {
 			ids = append(ids, fmt.Sprintf("%s%02d", kind, i+1))
 		}
@@ -22,8 +22,8 @@ func scenarioIDs() (ids []string) {
 }
 
 var (
-	testName = regexp.MustCompile(`(?m)^func (Test\w+)\(|name: "([RC]\d\d[A-Z]\w*)"`)
-	idInName = regexp.MustCompile(`[RC]\d\d`)
+	testName = regexp.MustCompile(`(?m)^func (Test\w+)\(|name: "([RCP]\d\d[A-Z]\w*)"`)
+	idInName = regexp.MustCompile(`[RCP]\d\d`)
 	inTable  = regexp.MustCompile("`(Test\\w+|[RC]\\d\\d[A-Z]\\w*)`")
 )
 
