@@ -2,10 +2,12 @@ package tail
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -245,4 +247,48 @@ func TestACopyOfALogThatWasEmptyIsReadThoughYoungerLinesCameFirst(t *testing.T) 
 	appendTo(t, filepath.Join(dir, "other"), "") // the folder is read again
 	until(t, "all lines", has(a, 60))
 	wantLines(t, a, 60)
+}
+
+// TestAnInodeThatASearchFindsInAnotherLogIsThatLogsFromThenOn has the file of one log become a copy of another, as a file system does that
+// gives the number of a removed file to the next one, and a search find it there before a scan does.
+func TestAnInodeThatASearchFindsInAnotherLogIsThatLogsFromThenOn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	one, other := filepath.Join(dir, "one.log"), filepath.Join(dir, "other.log")
+	a := newFakeAgent(t)
+	const n = 20000 // several blocks
+	appendTo(t, one+".1", textOf(0, 1))
+	in := newInput(t, a, testConfig(filepath.Join(dir, "*")), false)
+	var scans sync.Mutex // held: no scan goes on
+	fs := in.fs
+	in.fs.stat = func(name string) (os.FileInfo, error) {
+		if name == dir {
+			scans.Lock()
+			defer scans.Unlock()
+		}
+		return fs.stat(name)
+	}
+	r := startInput(t, a, in)
+	until(t, "the old file is done", func() bool { return a.drained() == 1 })
+	gate := make(chan struct{})
+	a.mu.Lock()
+	a.gate = gate
+	a.mu.Unlock()
+	appendTo(t, other, textOf(1, n))
+	gate <- struct{}{} // a block is read, and the next one waits
+	scans.Lock()
+	text, err := os.ReadFile(other)
+	must(t, err)
+	must(t, os.WriteFile(one+".1", text, 0o644))
+	must(t, os.Rename(one+".1", other+".1"))
+	must(t, os.WriteFile(other, []byte(textOf(n, n+1)), 0o644))
+	close(gate)
+	until(t, "the copy is read", has(a, n))
+	scans.Unlock()
+	for i := range 3 { // scans that something comes of
+		appendTo(t, filepath.Join(dir, fmt.Sprintf("new%d.log", i)), textOf(n+1+i, n+2+i))
+		until(t, "a new log", has(a, n+2+i))
+	}
+	r.stop()
+	wantLines(t, a, n+4)
 }

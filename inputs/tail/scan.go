@@ -231,9 +231,13 @@ func (c *scanner) scan() {
 				continue // perhaps it is still where it was: that goes first
 			}
 			taken[e.id] = true
-			if e.matched && !l.knows(e.id) {
+			knows := l.knows(e.id)
+			if e.matched && !knows {
 				came[l] = append(came[l], e)
 				continue
+			}
+			if knows { // a search may have found it before
+				owner[e.id] = l
 			}
 			result[l] = append(result[l], e.found)
 			c.place(l, e)
