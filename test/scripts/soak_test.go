@@ -71,7 +71,7 @@ func TestC01Soak(t *testing.T) {
 		services, writers = append(services, sv), append(writers, sv.w)
 		paths = append(paths, sv.w.path+[]string{"", "*"}[i%2])
 	}
-	s.b.write(setup{paths: paths, tail: "grace: 2s", policy: "retry: {initial: 50ms, max: 500ms}"})
+	s.b.write(setup{paths: paths, agent: "log: {level: debug}", tail: "grace: 2s, position: true", policy: "retry: {initial: 50ms, max: 500ms}"})
 	s.start()
 	var all sync.WaitGroup
 	for _, sv := range services {
@@ -213,8 +213,8 @@ func (s *soak) progress(writers []*writer) {
 
 // said looks for losses that the agents report: there are none.
 func (s *soak) said() {
-	logs, _ := filepath.Glob(filepath.Join(s.b.dir, "agent-*.log"))
-	for _, l := range logs {
+	for n := range s.b.starts {
+		l := s.log(n + 1)
 		text, _ := os.ReadFile(l)
 		for line := range bytes.Lines(text) {
 			if bytes.Contains(line, []byte("kept what was written")) {
@@ -222,18 +222,31 @@ func (s *soak) said() {
 			}
 			if bytes.Contains(line, []byte("vanished")) || bytes.Contains(line, []byte("is lost")) || bytes.Contains(line, []byte("gone before")) || bytes.Contains(line, []byte("panic")) {
 				s.t.Errorf("%s says: %s", filepath.Base(l), line)
+				for back := range 3 {
+					before, _ := os.ReadFile(s.log(n + 1 - back))
+					s.t.Logf("agent %d:\n%s", n+1-back, tailOf(string(before), 16<<10))
+				}
 			}
 		}
 	}
 }
 
-// explain says where the first missing lines stand.
+func (s *soak) log(n int) string { return filepath.Join(s.b.dir, fmt.Sprintf("agent-%d.log", n)) }
+
+// explain says where the first missing and doubled lines stand.
 func (s *soak) explain(r verdict) {
-	for _, m := range r.missing[:min(len(r.missing), 3)] {
-		names, _ := filepath.Glob(s.b.log(fmt.Sprintf("svc%d/*", m.stream)))
+	for _, m := range append(r.missing[:min(len(r.missing), 3)], r.duplicate[:min(len(r.duplicate), 3)]...) {
+		path := string(m.appendPath(nil))
+		names, _ := filepath.Glob(s.b.log(fmt.Sprintf("svc%d*/*", m.stream)))
 		for _, n := range names {
-			if holds(n, string(m.appendPath(nil))) {
-				s.t.Logf("%v stands in %s", m, filepath.Base(n))
+			if holds(n, path) {
+				s.t.Logf("%v stands in %s", m, n)
+			}
+		}
+		text, _ := os.ReadFile(s.b.out)
+		for line := range bytes.Lines(text) {
+			if bytes.Contains(line, []byte(path)) {
+				s.t.Logf("%v arrived as %s", m, line)
 			}
 		}
 	}
