@@ -28,8 +28,19 @@ func newPluginCommand(reg *plugins.Registry) *cobra.Command {
 a program, bench measures it, and list shows what this agent has.`,
 		Example: "  stacktrail plugin new mask --kind processor --lang go\n  stacktrail plugin verify ./mask\n  stacktrail plugin list",
 	}
-	cmd.AddCommand(newPluginNewCommand(reg), newPluginVerifyCommand(reg), newPluginBenchCommand(reg), newPluginListCommand(reg))
+	cmd.AddCommand(newPluginNewCommand(reg), newPluginVerifyCommand(reg), newPluginBenchCommand(reg), newPluginListCommand(reg), newPluginGuardCommand())
 	return group(cmd)
+}
+
+// newPluginGuardCommand makes the command that an agent with plugins starts itself with.
+func newPluginGuardCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "guard AGENT",
+		Short:  "Wait for the end of an agent and end what its plugins leave behind (agents start it themselves)",
+		Args:   cobra.ExactArgs(1),
+		Hidden: true,
+		Run:    func(_ *cobra.Command, args []string) { rpc.RunGuard(args[0]) },
+	}
 }
 
 // program is a plugin program that a command tries.

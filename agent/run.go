@@ -24,6 +24,7 @@ import (
 	"github.com/stacktrail/stacktrail/agent/internal/config"
 	"github.com/stacktrail/stacktrail/agent/internal/pipeline"
 	"github.com/stacktrail/stacktrail/plugins/event"
+	"github.com/stacktrail/stacktrail/plugins/rpc"
 )
 
 type runOptions struct {
@@ -77,6 +78,14 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 		return fail(exitFailure, err)
 	}
 	defer func() { _ = store.Close() }() // the lock goes with the process anyway
+	if len(cfg.Hosts) > 0 {
+		guard, err := rpc.StartGuard("plugin", "guard")
+		if err != nil {
+			log.Warn("processes that plugins start may outlive the agent", "error", err)
+		} else {
+			defer func() { _ = guard.Close() }() // it says itself what it did
+		}
+	}
 	for _, h := range cfg.Hosts {
 		h.SetLog(log)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -415,12 +416,24 @@ func TestAPluginThatClosesItsPipesGoesOn(t *testing.T) {
 }
 
 func TestChildrenOfAPluginEndWithIt(t *testing.T) {
-	h, log := host(t, "fork")
+	for _, name := range []string{"fork", "daemon"} { // a daemon leaves the group
+		h, log := host(t, name)
+		child := childOf(t, h, log)
+		pid := h.Status().PID
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, name+": the child is dead", func() bool { return dead(child) })
+	}
+}
+
+// childOf has the plugin start a process.
+func childOf(t *testing.T, h *Host, log *logged) (child int) {
+	t.Helper()
 	p := processorOf(t, h)
 	if err := p.Process(t.Context(), batchOf("/a")); err != nil {
 		t.Fatal(err)
 	}
-	var child int
 	eventually(t, "the child's number", func() bool {
 		m := regexp.MustCompile(`child=(\d+)`).FindStringSubmatch(log.String())
 		if m == nil {
@@ -429,11 +442,36 @@ func TestChildrenOfAPluginEndWithIt(t *testing.T) {
 		child, _ = strconv.Atoi(m[1])
 		return true
 	})
-	pid := h.Status().PID
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	return child
+}
+
+// TestWhatAPluginStartedDoesNotOutliveTheAgent ends no plugin: the guard's work is to be seen.
+func TestWhatAPluginStartedDoesNotOutliveTheAgent(t *testing.T) {
+	h, log := host(t, "daemon")
+	child := childOf(t, h, log)
+	other := exec.Command("/bin/sleep", "1000") // of an agent whose number begins as ours does
+	other.Env = []string{leftEnv + "=" + strings.TrimSuffix(ofAgent(), "-") + "0-x"}
+	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+	})
+	g, err := StartGuard("guard")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dead(child) {
+		t.Error("the child is dead before the agent is")
+	}
+	if err := g.Close(); err != nil {
+		t.Error(err)
+	}
 	eventually(t, "the child is dead", func() bool { return dead(child) })
+	if dead(other.Process.Pid) {
+		t.Error("a process of another agent was ended")
+	}
 }
 
 // dead tells whether a process that nobody may have waited for does not run any more.

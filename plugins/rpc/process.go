@@ -81,6 +81,7 @@ func checkProgram(f *os.File, c Config) error {
 // process is a running plugin. It is go-plugin's runner: go-plugin shakes hands, and everything about the life of the process is done here.
 type process struct {
 	cmd  *exec.Cmd
+	mark string       // by which what it leaves behind is told
 	pid  atomic.Int64 // 0: not started
 	conn *grpc.ClientConn
 	dir  string // of the socket
@@ -88,7 +89,7 @@ type process struct {
 	stdout, stderr *os.File // our ends
 	log            *lineLog
 	first          firstLine
-	done           chan struct{} // closed when the process is gone, with all that it left in its group
+	done           chan struct{} // closed when the process is gone, with all that it started
 	exit           error         // after done
 	killed         atomic.Bool   // we ended it
 	useful         atomic.Bool   // it has answered a call with data
@@ -176,9 +177,10 @@ func exitText(err error) string {
 
 // prepare makes the command ready to be started.
 func (p *process) prepare(spec *exec.Cmd, c Config, f *os.File) error {
+	p.mark = newMark()
 	cmd := &exec.Cmd{
 		Path: c.Path, Args: []string{c.Path}, Dir: "/",
-		Env:         append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}, spec.Env...),
+		Env:         append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", leftEnv + "=" + p.mark}, spec.Env...),
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	if c.SHA256 != "" {
@@ -236,8 +238,9 @@ func (p *process) attend() {
 		}
 	}
 	_ = syscall.Kill(-p.number(), syscall.SIGKILL)
+	sweep(p.mark)
 	p.exit = p.cmd.Wait()
-	// What it said last is read; a child of its own that left the group may hold the pipes open for ever.
+	// What it said last is read; a child of its own that escaped may hold the pipes open for ever.
 	drained := make(chan struct{})
 	go func() { reading.Wait(); close(drained) }()
 	select {

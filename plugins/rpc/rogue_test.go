@@ -25,8 +25,12 @@ import (
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
-// TestMain makes the test binary a plugin when a host starts it. The name of the program says which one.
+// TestMain makes the test binary a plugin when a host starts it, and a guard. The name of the program says which plugin.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "guard" {
+		RunGuard(os.Args[2])
+		return
+	}
 	if os.Getenv("STACKTRAIL_PLUGIN") == "" {
 		os.Exit(m.Run())
 	}
@@ -131,8 +135,9 @@ func (r *rogue) process(ctx context.Context, in *message) (*message, error) {
 		for range 20000 {
 			_, _ = syscall.Write(2, []byte(line))
 		}
-	case "fork":
+	case "fork", "daemon":
 		child := exec.Command("/bin/sleep", "1000")
+		child.SysProcAttr = &syscall.SysProcAttr{Setsid: r.name == "daemon"}
 		if err := child.Start(); err != nil {
 			panic(err)
 		}

@@ -176,10 +176,10 @@ func (p pythonPlugins) kills(t *testing.T) {
 		}
 		before, beside := size(b.out), size(more)
 		waitFor(t, "both outputs grow", func() bool {
-			return size(b.out) != before && size(more) != beside && len(children(a.pid())) == 2
+			return size(b.out) != before && size(more) != beside && len(pluginsOf(a.pid())) == 2
 		})
 		poll(time.Millisecond, time.Duration(rnd.IntN(100))*time.Millisecond, func() bool { return false })
-		pids := children(a.pid())
+		pids := pluginsOf(a.pid())
 		for _, pid := range pids {
 			ended[pid] = true
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,8 +43,12 @@ func (b *box) writePlugin(program, mark, output string) {
 	ok(b.t, os.WriteFile(b.config, []byte(text), 0o644))
 }
 
-// children lists the processes that a process started and that run.
-func children(parent int) (pids []int) {
+// pluginsOf lists the plugins that an agent started and that run: all its children but its guard, which is the same program.
+func pluginsOf(agent int) (pids []int) {
+	program := func(pid int) string {
+		path, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		return path
+	}
 	all, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, p := range all {
 		text, err := os.ReadFile(p)
@@ -51,8 +56,8 @@ func children(parent int) (pids []int) {
 			continue
 		}
 		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-		if ppid, _ := strconv.Atoi(fields[1]); ppid == parent && fields[0] != "Z" {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+		if ppid, _ := strconv.Atoi(fields[1]); ppid == agent && fields[0] != "Z" && program(pid) != program(agent) {
 			pids = append(pids, pid)
 		}
 	}
@@ -99,9 +104,9 @@ func TestP05KillsOfPluginAndAgentLoseAndDoubleNothing(t *testing.T) {
 			a.says("msg=started")
 		}
 		before := size(b.out)
-		waitFor(t, "the output grows", func() bool { return size(b.out) != before && len(children(a.pid())) > 0 })
+		waitFor(t, "the output grows", func() bool { return size(b.out) != before && len(pluginsOf(a.pid())) > 0 })
 		poll(time.Millisecond, time.Duration(rnd.IntN(60))*time.Millisecond, func() bool { return false })
-		for _, pid := range children(a.pid()) {
+		for _, pid := range pluginsOf(a.pid()) {
 			orphans[pid] = true
 			if k%3 != 2 {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -141,19 +146,30 @@ func TestP05KillsOfPluginAndAgentLoseAndDoubleNothing(t *testing.T) {
 	t.Logf("%d kills, %d of the agent, %d events", kills, agents, w.count())
 }
 
+// TestP05NoPluginOutlivesAKilledAgent: neither the plugin nor what it started, wherever that went.
 func TestP05NoPluginOutlivesAKilledAgent(t *testing.T) {
-	b := newBox(t)
-	b.writePlugin("{path: "+b.buildPlugin()+"}", "pattern: x", "blackhole: {}, id: more")
-	newWriter(t, b.log("api.log"), 0).lines(10)
-	a := b.start()
-	arrive(t, a, b.out, 10)
-	pids := children(a.pid())
-	if len(pids) != 1 {
-		t.Fatalf("the agent has the children %v, want one", pids)
+	for name, end := range map[string]func(*agent){"killed": (*agent).kill, "stopped": (*agent).stop} {
+		b := newBox(t)
+		list := filepath.Join(b.dir, "pids")
+		b.writePlugin("{path: "+b.buildPlugin()+"}", "pattern: x, children: "+list, "blackhole: {}, id: more")
+		newWriter(t, b.log("api.log"), 0).lines(10)
+		a := b.start()
+		arrive(t, a, b.out, 10)
+		pids := pluginsOf(a.pid())
+		if len(pids) != 1 {
+			t.Fatalf("the agent has the plugins %v, want one", pids)
+		}
+		for pid := range strings.FieldsSeq(string(must[[]byte](t)(os.ReadFile(list)))) {
+			pids = append(pids, must[int](t)(strconv.Atoi(pid)))
+		}
+		if len(pids) != 3 || slices.ContainsFunc(pids, func(pid int) bool { return !lives(pid) }) {
+			t.Fatalf("of the processes %v some are gone already", pids)
+		}
+		end(a)
+		for _, pid := range pids {
+			waitFor(t, name+": the plugin is gone with its children", func() bool { return !lives(pid) })
+		}
 	}
-	pid := pids[0]
-	a.kill()
-	waitFor(t, "the plugin is gone", func() bool { return !lives(pid) })
 }
 
 // TestP01P02EventsThatAPluginDiesOfAreDeadAndNoOthers: one crashes it, one hangs it.
@@ -266,7 +282,7 @@ func TestAPluginThatIsGoneIsWaitedForAloud(t *testing.T) {
 	a := b.start()
 	arrive(t, a, b.out, 10)
 	ok(t, os.Rename(program, program+".away"))
-	for _, pid := range children(a.pid()) {
+	for _, pid := range pluginsOf(a.pid()) {
 		ok(t, syscall.Kill(pid, syscall.SIGKILL))
 	}
 	w.lines(10)

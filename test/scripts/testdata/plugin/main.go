@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"syscall"
 
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
@@ -19,6 +21,8 @@ type markConfig struct {
 	Pattern string `yaml:"pattern" required:"true" doc:"Go regular expression to mask in the query."`
 	Crash   string `yaml:"crash" doc:"The process dies of events with this path."`
 	Hang    string `yaml:"hang" doc:"The process hangs on events with this path."`
+	// Children are started with the plugin, one in its group and one that leaves it.
+	Children string `yaml:"children" doc:"File for the numbers of two processes that are started and never end."`
 }
 
 type mark struct {
@@ -32,7 +36,23 @@ func newMark(c markConfig, env plugins.Env) (plugins.Processor, error) {
 	if err != nil {
 		return nil, conf.KeyError{Key: "pattern", Err: err}
 	}
-	return &mark{c, re, env}, nil
+	return &mark{c, re, env}, startChildren(c.Children)
+}
+
+func startChildren(list string) error {
+	if list == "" {
+		return nil
+	}
+	var pids []byte
+	for _, leaves := range []bool{false, true} {
+		child := exec.Command("sleep", "1000")
+		child.SysProcAttr = &syscall.SysProcAttr{Setsid: leaves}
+		if err := child.Start(); err != nil {
+			return err
+		}
+		pids = fmt.Appendln(pids, child.Process.Pid)
+	}
+	return os.WriteFile(list, pids, 0o600)
 }
 
 // Process masks and marks.
