@@ -73,6 +73,10 @@ func TestC01Soak(t *testing.T) {
 	}
 	s.b.write(setup{paths: paths, agent: "log: {level: debug}", tail: "grace: 2s, position: true", policy: "retry: {initial: 50ms, max: 500ms}"})
 	s.start()
+	for _, w := range writers { // what is rotated before the first look at a log is history
+		w.lines(1)
+	}
+	arrive(t, s.a, s.b.out, files)
 	var all sync.WaitGroup
 	for _, sv := range services {
 		all.Go(sv.run)
@@ -260,6 +264,8 @@ type service struct {
 	w   *writer
 	l   *logrotate
 	n   int
+
+	from int64 // where arrived begins to look
 }
 
 func (v *service) run() {
@@ -349,6 +355,7 @@ func (v *service) remove() {
 
 // stored waits until all of the service's lines are delivered and the state says so, unless that is hopeless.
 func (v *service) stored(hopeless func() bool) bool {
+	v.from = max(0, size(v.s.b.out)-64<<20)
 	v.w.lines(1) // so that the log is not empty
 	if !poll(50*time.Millisecond, patience, func() bool { return v.read() || hopeless() }) {
 		text := v.s.a.text()
@@ -405,14 +412,25 @@ func (v *service) read() bool {
 	return live && v.arrived()
 }
 
-// arrived looks for the last line at the end of the output.
+// arrived looks for the last line in what was written since stored was called. An agent that was started just before may have cut the
+// output back since.
 func (v *service) arrived() bool {
 	f, err := os.Open(v.s.b.out)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	p := make([]byte, 8<<20)
-	n, _ := f.ReadAt(p, max(0, size(v.s.b.out)-int64(len(p))))
-	return bytes.Contains(p[:n], record{v.w.stream, v.w.count() - 1}.appendPath(nil))
+	want := record{v.w.stream, v.w.count() - 1}.appendPath(nil)
+	p, kept := make([]byte, 1<<20), 0
+	for at := v.from; ; {
+		n, err := f.ReadAt(p[kept:], at)
+		if bytes.Contains(p[:kept+n], want) {
+			return true
+		}
+		if err != nil {
+			return false
+		}
+		at += int64(n)
+		kept = copy(p, p[kept+n-len(want):kept+n])
+	}
 }
