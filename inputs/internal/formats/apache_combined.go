@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"math/bits"
 	"strings"
 	"time"
 
@@ -18,17 +19,24 @@ import (
 // size is the body's with %b and counts headers with %O, which Debian's combined has: the line does not tell, so neither does
 // the event. Apache escapes quotes, backslashes and what is not printable: undone once.
 func (p *Parser) apache(s string, e *event.Event) Verdict {
-	q := unescapedQuote(s, 0)
-	if q < 0 {
-		if beginsSwift(s) {
-			return Unparsed // what is below would look through the whole line in vain
-		}
-		// Development servers talk without quotes.
-		if v := p.clfLine(s, e); v != Unparsed || p.reason != "" || p.near.format != noFormat {
-			return v
-		}
-		return p.unasked(s)
+	if q := unescapedQuote(s, 0); q >= 0 {
+		p.noEscape = strings.IndexByte(s, '\\') < 0
+		v := p.apacheLine(s, q, e)
+		p.noEscape = false
+		return v
 	}
+	if beginsSwift(s) {
+		return Unparsed // what is below would look through the whole line in vain
+	}
+	// Development servers talk without quotes.
+	if v := p.clfLine(s, e); v != Unparsed || p.reason != "" || p.near.format != noFormat {
+		return v
+	}
+	return p.unasked(s)
+}
+
+// apacheLine is apache for a line with quotes, of which it is known whether there are escapes; q is where the first one stands.
+func (p *Parser) apacheLine(s string, q int, e *event.Event) Verdict {
 	if q < 22 || s[q-1] != ' ' || s[q-2] != ']' {
 		if v := p.apacheOSA(s, q, e); v != Unparsed || p.reason != "" || p.near.format != noFormat {
 			return v
@@ -37,10 +45,7 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 	}
 	b := q - len(`[02/Jan/2006:15:04:05 +0000] `)
 	if b < 0 || s[b] != '[' {
-		if b = strings.LastIndexByte(s[max(0, q-42):q-2], '['); b < 0 {
-			return Unparsed
-		}
-		b += max(0, q-42)
+		b = lastBracket(s[:q-2], q-len(`[02/Jan/2006 15:04:05] `))
 	}
 	if b < 2 || s[b-1] != ' ' {
 		return Unparsed
@@ -48,8 +53,8 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 	if q-3-b == 20 {
 		return p.clfLine(s, e)
 	}
-	var l apacheLine
-	l.nano, l.iso, l.bad = p.apacheTime(s[b+1 : q-2])
+	var l accessLine
+	l.sec, l.nsec, l.iso, l.bad = p.apacheTime(s[b+1 : q-2])
 	// HOST may be a list with spaces, or whatever a client sent as X-Forwarded-For: the two fields behind it are read from its end.
 	head := s[:b-1]
 	i := strings.LastIndexByte(head, ' ')
@@ -62,7 +67,9 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 		return Unparsed
 	}
 	l.host = head[:i]
-	p.vhost(&l)
+	if i = space(s); i < len(l.host) {
+		l.readVhost(i)
+	}
 	if l.bad {
 		return p.parts(p.apacheFormat(&l), atTime, s[b:])
 	}
@@ -75,32 +82,43 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 		return p.nginxSkyline(s, q, &l, e)
 	}
 	l.request, l.closed = s[q+1:end], true
-	l.plain = strings.IndexByte(s[:end], '\\') < 0 // so the only quotes are the request's
+	l.plain = p.noEscape || strings.IndexByte(s[:end], '\\') < 0 // so the only quotes are the request's
 	proxy := p.env.from.program == "haproxy"
 
 	// From here on a line may end anywhere, but may not hold anything else.
-	status, rest, more := field(strings.TrimPrefix(s[end+1:], " "))
-	if end+1 < len(s) && s[end+1] != ' ' {
-		return p.parts(p.apacheFormat(&l), atStatus, s[end+1:])
+	tail := s[end+1:]
+	if len(tail) > 5 && tail[0] == ' ' && tail[4] == ' ' {
+		l.status, l.hasStatus = status3(tail[1:4])
 	}
-	if !more {
-		if _, ok := digits(rest); len(rest) > 3 || !ok && rest != "" {
-			return p.parts(p.apacheFormat(&l), atStatus, rest)
+	rest := tail[min(5, len(tail)):]
+	if !l.hasStatus {
+		var status string
+		var more bool
+		status, rest, more = field(strings.TrimPrefix(tail, " "))
+		if tail != "" && tail[0] != ' ' {
+			return p.parts(p.apacheFormat(&l), atStatus, tail)
 		}
-		return p.apacheCut(l.request, &l, e)
+		if !more {
+			if _, ok := digits(rest); len(rest) > 3 || !ok && rest != "" {
+				return p.parts(p.apacheFormat(&l), atStatus, rest)
+			}
+			return p.apacheCut(l.request, &l, e)
+		}
+		if l.status, l.hasStatus = status3(status); !l.hasStatus && (!proxy || status != "-1") {
+			return p.parts(p.apacheFormat(&l), atStatus, tail)
+		}
 	}
-	if l.status, l.hasStatus = status3(status); !l.hasStatus && (!proxy || status != "-1") {
-		return p.parts(p.apacheFormat(&l), atStatus, s[end+1:])
-	}
-	size, rest, more := field(rest)
-	if !more {
-		size, rest = rest, ""
-	}
-	if proxy && len(size) > 1 && size[0] == '+' {
-		l.soFar, size = true, size[1:]
-	}
-	if l.size, l.hasSize = digits(size); !l.hasSize && size != "-" && size != "" {
-		return p.parts(p.apacheFormat(&l), atSize, s[len(s)-len(rest)-len(size):])
+	size, more := "", true
+	if l.size, rest, l.hasSize = count(rest); !l.hasSize {
+		if size, rest, more = field(rest); !more {
+			size, rest = rest, ""
+		}
+		if proxy && len(size) > 1 && size[0] == '+' {
+			l.soFar, size = true, size[1:]
+		}
+		if l.size, l.hasSize = digits(size); !l.hasSize && size != "-" && size != "" {
+			return p.parts(p.apacheFormat(&l), atSize, s[len(s)-len(rest)-len(size):])
+		}
 	}
 	switch {
 	case rest == "":
@@ -130,24 +148,21 @@ func (p *Parser) apache(s string, e *event.Event) Verdict {
 		}
 		return p.apacheCombined(&l, e, ref, ua, rest)
 	}
-	took, rest, more := field(rest)
 	l.timed = true
-	if !more {
-		if _, ok := digits(rest); !ok {
+	if l.micros, rest, l.hasMicros = count(rest); !l.hasMicros {
+		_, rest, more := field(rest)
+		if _, ok := digits(rest); more || !ok {
 			return p.parts(p.apacheFormat(&l), atDuration, rest)
 		}
 		return p.apacheCut(l.request, &l, e)
 	}
-	if l.micros, l.hasMicros = digits(took); !l.hasMicros {
-		return p.parts(p.apacheFormat(&l), atDuration, rest)
-	}
 	return p.apacheTimed(&l, rest, e)
 }
 
-// apacheLine is what all of Apache's formats begin with.
-type apacheLine struct {
+// accessLine is what all of Apache's formats begin with.
+type accessLine struct {
 	host, user, request string
-	nano                int64
+	sec, nsec           int64
 	iso                 bool // the time is in ISO form
 	bad                 bool
 	status              int32
@@ -165,25 +180,36 @@ type apacheLine struct {
 }
 
 // apacheTime reads `02/Jan/2006:15:04:05 +0000`, or `2006-01-02T15:04:05.000000+0000` as apache-reqid has it.
-func (p *Parser) apacheTime(s string) (nano int64, iso, bad bool) {
+func (p *Parser) apacheTime(s string) (sec, nsec int64, iso, bad bool) {
 	switch {
 	case len(s) == 26 && s[2] == '/' && s[20] == ' ':
 		naive, _, ok := p.clf(&p.zonedHour, s, ':')
 		off, n := offset(s[21:])
-		return (naive - off) * 1e9, false, !ok || n != 5
+		return naive - off, 0, false, !ok || n != 5
 	case len(s) >= 24 && s[4] == '-' && s[10] == 'T':
 		naive, _, ok := p.iso(&p.outerHour, s)
 		i := 19
-		var ns int64
 		if s[i] == '.' {
 			f, n := fraction(s[i+1:])
-			ns = f
+			nsec = f
 			i += 1 + n
 		}
 		off, n := offset(s[i:])
-		return (naive-off)*1e9 + ns, true, !ok || n == 0 || i+n != len(s)
+		return naive - off, nsec, true, !ok || n == 0 || i+n != len(s)
 	}
-	return 0, len(s) > 4 && s[4] == '-', true
+	return 0, 0, len(s) > 4 && s[4] == '-', true
+}
+
+// lastBracket finds the last opening bracket within the 40 bytes at the end of s; -1 if there is none. Mostly it is the one at likely.
+func lastBracket(s string, likely int) int {
+	b, from := -1, max(0, len(s)-40)
+	if likely >= from && s[likely] == '[' {
+		b, from = likely, likely+1
+	}
+	for i := strings.IndexByte(s[from:], '['); i >= 0; i = strings.IndexByte(s[from:], '[') {
+		b, from = from+i, from+i+1
+	}
+	return b
 }
 
 // unescapedQuote finds the next quote, from i on, that no backslash escapes; -1 if there is none.
@@ -194,7 +220,10 @@ func unescapedQuote(s string, i int) int {
 			return -1
 		}
 		i += j
-		k := i
+		if i == 0 || s[i-1] != '\\' {
+			return i
+		}
+		k := i - 1
 		for k > 0 && s[k-1] == '\\' {
 			k--
 		}
@@ -205,8 +234,15 @@ func unescapedQuote(s string, i int) int {
 	}
 }
 
-// quoted reads the quoted text at the head of s.
+// quoted reads the quoted text at the head of s. Many are short.
 func quoted(s string) (text, rest string, ok bool) {
+	if len(s) > 8 {
+		if at := bytesOf('"', le64(s, 1)); at != 0 {
+			if end := 1 + bits.TrailingZeros64(at)/8; s[end-1] != '\\' {
+				return s[1:end], s[end+1:], true
+			}
+		}
+	}
 	end := unescapedQuote(s, 1)
 	if end < 0 {
 		return "", s, false
@@ -215,15 +251,15 @@ func quoted(s string) (text, rest string, ok bool) {
 }
 
 // apacheCommon fills what the formats share. peer says that HOST is the connection's peer, not a header.
-func (p *Parser) apacheCommon(l *apacheLine, e *event.Event, f format, peer bool) {
-	e.Time = time.Unix(l.nano/1e9, l.nano%1e9).UTC()
+func (p *Parser) apacheCommon(l *accessLine, e *event.Event, f format, peer bool) {
+	e.Time = time.Unix(l.sec, l.nsec).UTC()
 	req := l.request
 	if f == haproxyCLF { // whose escapes are its own
 		req = p.unhash(req, !l.closed)
 	} else {
 		req = p.unescape(req)
 	}
-	if !request(e, req) && f != haproxyCLF && f != swiftStorageLog {
+	if f != swiftStorageLog && !request(e, req) && f != haproxyCLF {
 		key := `{"apache_request":`
 		if f == nginxCombined || f == nginxSkylineLog {
 			key = `{"nginx_request":`
@@ -255,7 +291,7 @@ func (p *Parser) apacheCommon(l *apacheLine, e *event.Event, f format, peer bool
 
 // apacheCombined finishes a line of that format, or of those that differ from it in little. tail is what stands behind the user
 // agent.
-func (p *Parser) apacheCombined(l *apacheLine, e *event.Event, ref, ua, tail string) Verdict {
+func (p *Parser) apacheCombined(l *accessLine, e *event.Event, ref, ua, tail string) Verdict {
 	if l.iso {
 		return Unparsed
 	}
@@ -314,7 +350,7 @@ func isDummy(e *event.Event) bool {
 }
 
 // apacheFormat is the format that a line follows so far.
-func (p *Parser) apacheFormat(l *apacheLine) format {
+func (p *Parser) apacheFormat(l *accessLine) format {
 	switch {
 	case l.iso:
 		return apacheReqID
@@ -340,15 +376,17 @@ func (p *Parser) unasked(s string) Verdict {
 		return Unparsed
 	}
 	if t := s[i+1:]; t[3] == '/' && t[7] == '/' && t[12] == ':' && t[21] == ' ' && t[27] == ']' && t[28] == ' ' && strings.Count(s[:i], " ") >= 2 {
-		return p.parts(p.apacheFormat(&apacheLine{}), atRequest, t[len(stamp):])
+		return p.parts(p.apacheFormat(&accessLine{}), atRequest, t[len(stamp):])
 	}
 	return Unparsed
 }
 
 // apacheMicros reads ` N(us)` or ` Nμs`.
 func apacheMicros(s string) (n int64, ok bool) {
-	n, ok = digits(strings.TrimSuffix(strings.TrimSuffix(s[1:], "(us)"), "μs"))
-	return n, ok && s[0] == ' ' && s[len(s)-1]-'0' > 9
+	if s[0] != ' ' || s[len(s)-1]-'0' <= 9 {
+		return 0, false
+	}
+	return digits(strings.TrimSuffix(strings.TrimSuffix(s[1:], "(us)"), "μs"))
 }
 
 // agents sets referer and user agent.
@@ -362,7 +400,7 @@ func (p *Parser) agents(e *event.Event, ref, ua string) {
 }
 
 // apacheCut takes a line whose end is missing: an access record without what may have been cut.
-func (p *Parser) apacheCut(req string, l *apacheLine, e *event.Event) Verdict {
+func (p *Parser) apacheCut(req string, l *accessLine, e *event.Event) Verdict {
 	f := p.apacheFormat(l)
 	if !l.closed {
 		m, rest, ok := field(req)
@@ -405,8 +443,16 @@ func (p *Parser) apacheCut(req string, l *apacheLine, e *event.Event) Verdict {
 // micros is n microseconds, within what a duration can hold.
 func micros(n int64) time.Duration { return time.Duration(min(n, 1<<52)) * time.Microsecond }
 
-// unescape undoes Apache's escapes. A text with escapes is rewritten in the arena.
+// unescape undoes Apache's escapes.
 func (p *Parser) unescape(s string) string {
+	if p.noEscape {
+		return s
+	}
+	return p.unescaped(s)
+}
+
+// unescaped is unescape for a line with escapes. A text with some is rewritten in the arena.
+func (p *Parser) unescaped(s string) string {
 	if strings.IndexByte(s, '\\') < 0 {
 		return s
 	}

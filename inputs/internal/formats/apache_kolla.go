@@ -16,7 +16,7 @@ import (
 // "%{User-Agent}i"`; Sunbeam's keystone has the same. FORWARDED is the whole header, spaces and all, `-` for a direct
 // request; the peer is not on the line. The time is the start, with its zone. The size is the body's. MICROS is the duration in
 // microseconds.
-func (p *Parser) apacheTimed(l *apacheLine, rest string, e *event.Event) Verdict {
+func (p *Parser) apacheTimed(l *accessLine, rest string, e *event.Event) Verdict {
 	if l.iso {
 		return p.apacheReqID(l, rest, e)
 	}
@@ -51,7 +51,7 @@ func (p *Parser) apacheTimed(l *apacheLine, rest string, e *event.Event) Verdict
 }
 
 // timed fills the fields of a format with %b and %D.
-func (p *Parser) timed(l *apacheLine, e *event.Event, f format, peer bool) {
+func (p *Parser) timed(l *accessLine, e *event.Event, f format, peer bool) {
 	p.apacheCommon(l, e, f, peer)
 	if l.hasSize {
 		e.SetBool(event.BoolSizeIncludesHeaders, false)

@@ -15,7 +15,7 @@ import (
 // Source: the LogFormat `%h %l %u [%{%Y-%m-%dT%H:%M:%S}t.%{usec_frac}t%{%z}t] "%r" %>s %b %D "%{User-Agent}i"
 // %{x-openstack-request-id}o`. The time is the start, with microseconds and zone. The size is the body's. MICROS is the duration
 // in microseconds. REQUEST-ID is `-` where the service gave none.
-func (p *Parser) apacheReqID(l *apacheLine, rest string, e *event.Event) Verdict {
+func (p *Parser) apacheReqID(l *accessLine, rest string, e *event.Event) Verdict {
 	if rest == "" {
 		return p.apacheCut(l.request, l, e)
 	}
@@ -30,7 +30,7 @@ func (p *Parser) apacheReqID(l *apacheLine, rest string, e *event.Event) Verdict
 		return p.apacheCut(l.request, l, e)
 	}
 	id := rest[1:]
-	if rest[0] != ' ' || strings.ContainsAny(id, " \"") {
+	if rest[0] != ' ' || strings.IndexByte(id, ' ') >= 0 || strings.IndexByte(id, '"') >= 0 {
 		return p.parts(apacheReqID, atEnd, rest)
 	}
 	if strings.HasPrefix("req-", id[:min(4, len(id))]) && len(id) < len("req-")+36 {

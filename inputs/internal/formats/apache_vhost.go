@@ -6,7 +6,7 @@ import (
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
-// vhost takes the virtual host from the front of a line.
+// readVhost takes the virtual host from the front of a line; sp is where the first space in HOST stands.
 //
 // apache-vhost is
 //
@@ -14,16 +14,13 @@ import (
 //
 // Source: Debian's LogFormat vhost_combined, `%v:%p %h %l %u %t "%r" %>s %O "%{Referer}i" "%{User-Agent}i"`. All else is as in
 // apache-combined. A list of forwarded addresses has a comma where this has a port.
-func (p *Parser) vhost(l *apacheLine) {
-	name, rest, ok := field(l.host)
-	if !ok || strings.IndexByte(rest, ' ') >= 0 {
-		return
-	}
+func (l *accessLine) readVhost(sp int) {
+	name, rest := l.host[:sp], l.host[sp+1:]
 	i := len(name) - 1
 	for i > 0 && name[i]-'0' <= 9 {
 		i--
 	}
-	if i < 1 || name[i] != ':' {
+	if i < 1 || name[i] != ':' || strings.IndexByte(rest, ' ') >= 0 {
 		return
 	}
 	port, ok := digits(name[i+1:])
@@ -34,11 +31,15 @@ func (p *Parser) vhost(l *apacheLine) {
 }
 
 // setVhost fills what only this format has.
-func (p *Parser) setVhost(l *apacheLine, e *event.Event) {
+func (p *Parser) setVhost(l *accessLine, e *event.Event) {
 	e.Host = l.vhost
-	a := number(append(p.attr(), `,"apache_port_int":`...), l.vport)
+	o := p.newObject().number(&apacheKeys.port, l.vport)
 	if e.Method == "" {
-		a = event.AppendString(append(a, `,"apache_request":`...), l.request)
+		o = p.said(o, &apacheKeys.request, l.request)
 	}
-	p.done(a, e)
+	p.words = true
+	p.end(o, e)
 }
+
+// apacheKeys are the names of Apache's attributes.
+var apacheKeys = struct{ port, request key }{newKey("apache_port_int"), newKey("apache_request")}

@@ -2,6 +2,7 @@ package formats
 
 import (
 	"encoding/binary"
+	"fmt"
 	"strconv"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -59,124 +60,128 @@ func newKey(name string) (k key) {
 	return k
 }
 
-// object writes attributes. There is always room for what has a bounded length.
-type object struct {
-	b     []byte // as long as there is memory
-	n     int    // how much of it is written
-	words bool   // see Words
-}
+// object is the attributes of a line as far as they are written. Its methods return it with one more, so that where it ends is known
+// without memory. There is always room for what has a bounded length, up to that many bytes between two texts.
+type object []byte
 
-// slack is the room that a key and a number need.
-const slack = longestKey + 24
+const (
+	bounded = 2 << 10
+	slack   = longestKey + 24 // what a key and a number need
+)
 
 // newObject begins the attributes of a line.
 func (p *Parser) newObject() object {
-	if cap(p.buf) < 1<<10 {
-		p.buf = make([]byte, 1<<10)
+	if cap(p.buf) < bounded {
+		p.buf = make([]byte, bounded)
 	}
-	return object{b: p.buf[:cap(p.buf)]}
+	return p.buf[:0]
 }
 
 // end hands the attributes to the event; none are no attribute.
-func (p *Parser) end(o *object, e *event.Event) {
-	p.buf = o.b
-	if o.n > 0 {
+func (p *Parser) end(o object, e *event.Event) {
+	p.buf = o
+	if len(o) > 0 {
 		before := p.words
-		p.done(o.b[:o.n], e)
-		p.words = before || o.words
-	}
-}
-
-// room makes sure that n bytes fit, and a key and a number behind them.
-func (o *object) room(n int) {
-	if len(o.b)-o.n < n+2*slack {
-		o.b = append(o.b[:o.n], make([]byte, n+1<<10)...)
-		o.b = o.b[:cap(o.b)]
+		p.done(o, e)
+		p.words = before
 	}
 }
 
 // name writes a key. The bytes behind it are overwritten by what follows.
-func (o *object) name(k *key) {
-	*(*[longestKey]byte)(o.b[o.n:]) = k.text
-	o.n += k.n
+func (o object) name(k *key) object {
+	n := len(o)
+	*(*[longestKey]byte)(o[n : n+longestKey]) = k.text
+	return o[:n+k.n]
 }
 
-// number writes an attribute that is a number.
-func (o *object) number(k *key, v int64) {
-	o.name(k)
-	if uint64(v) < 10 {
-		o.b[o.n] = '0' + byte(v)
-		o.n++
-	} else {
-		o.n = len(number(o.b[:o.n], v))
+// number writes an attribute that is a number, three digits at a time.
+func (o object) number(k *key, v int64) object {
+	o = o.name(k)
+	n, u := len(o), uint64(v)
+	if u >= 1e6 {
+		return strconv.AppendInt(o, v, 10)
 	}
-	o.room(0)
+	o = o[:n+8]
+	if u >= 1000 {
+		n += putDigits(o[n:], triples[u/1000])
+		binary.LittleEndian.PutUint32(o[n:], triples[u%1000])
+		return o[:n+3]
+	}
+	return o[:n+putDigits(o[n:], triples[u])]
+}
+
+// triples are the numbers below 1000: three digits, and how many of them stand in front of the first one that counts.
+var triples = func() (t [1000]uint32) {
+	for i := range t {
+		t[i] = uint32(le32(fmt.Sprintf("%03d\x00", i), 0)) | uint32(3-len(strconv.Itoa(i)))<<24
+	}
+	return t
+}()
+
+// putDigits writes a number without what stands in front, and a few bytes behind it, and says how long it is.
+func putDigits(b []byte, triple uint32) int {
+	without := triple >> 24
+	binary.LittleEndian.PutUint32(b, triple>>(8*without))
+	return int(3 - without)
 }
 
 // yes writes an attribute that is true.
-func (o *object) yes(k *key) {
-	o.name(k)
-	o.n += copy(o.b[o.n:], "true")
-	o.room(0)
+func (o object) yes(k *key) object { return append(o.name(k), "true"...) }
+
+// said writes a text that somebody else than the server may have made up: see Words.
+func (p *Parser) said(o object, k *key, s string) object {
+	p.words = true
+	return o.own(k, s)
 }
 
-// text writes an attribute that is a text.
-func (o *object) text(k *key, s string) {
-	o.words = true
-	o.own(k, s)
-}
-
-// own writes a text of the server's own: a name of its configuration, a code. Eight bytes at a time are looked at and moved; a
-// text that needs escapes is written again.
-func (o *object) own(k *key, s string) {
-	const l, h = 0x0101010101010101, 0x8080808080808080
-	o.name(k)
-	o.room(6*len(s) + 2)
-	b := o.b[o.n:]
+// own writes a text of the server's own: a name of its configuration, a code. Eight bytes at a time are looked at and moved, the last
+// ones together with some before them; a text that needs escapes is written again.
+func (o object) own(k *key, s string) object {
+	if need := 6*len(s) + slack + bounded; cap(o)-len(o) < need {
+		o = append(make([]byte, 0, 2*cap(o)+need), o...)
+	}
+	o = o.name(k)
+	n := len(o)
+	b := o[n : n+1+max(8, len(s))+1]
 	b[0] = '"'
 	b = b[1:]
-	var odd uint64
-	for i := 0; i < len(s); i += 8 {
-		var x uint64
-		if i+8 <= len(s) {
+	var x, special uint64
+	if len(s) < 8 {
+		x = short(s)
+		binary.LittleEndian.PutUint64(b, x)
+	} else {
+		for i := 0; i+8 < len(s); i += 8 {
 			x = le64(s, i)
-		} else {
-			x = tail(s, i)
+			binary.LittleEndian.PutUint64(b[i:], x)
+			special |= odd(x)
 		}
-		odd |= x | (x - l*0x20) | ((x ^ l*'"') - l) | ((x ^ l*'\\') - l)
-		binary.LittleEndian.PutUint64(b[i:], x)
+		x = le64(s, len(s)-8)
+		binary.LittleEndian.PutUint64(b[len(s)-8:], x)
 	}
-	if odd&h != 0 {
-		o.n = len(event.AppendString(o.b[:o.n], s))
-		return
+	if special |= odd(x); special&0x8080808080808080 != 0 {
+		return event.AppendString(o, s)
 	}
 	b[len(s)] = '"'
-	o.n += len(s) + 2
+	return o[:n+len(s)+2]
 }
 
-// tail loads the last bytes of s, from i on, which are less than eight; the word is filled up with spaces.
-func tail(s string, i int) uint64 {
-	x := uint64(0x2020202020202020)
-	for k := len(s) - 1; k >= i; k-- {
-		x = x<<8 | uint64(s[k])
-	}
-	return x
+// odd sets the high bit of a byte if some byte must be escaped or is no ASCII.
+func odd(x uint64) uint64 {
+	const l = 0x0101010101010101
+	return x | (x - l*0x20) | ((x ^ l*'"') - l) | ((x ^ l*'\\') - l)
 }
 
-// number appends a number.
-func number(b []byte, v int64) []byte {
-	switch u := uint64(v); {
-	case u < 10:
-		return append(b, '0'+byte(u))
-	case u < 100:
-		return append(b, '0'+byte(u/10), '0'+byte(u%10))
-	case u < 1000:
-		return append(b, '0'+byte(u/100), '0'+byte(u/10%10), '0'+byte(u%10))
-	case u < 100_000:
-		if u >= 10_000 {
-			b = append(b, '0'+byte(u/10_000))
+// short loads less than eight bytes; the word is filled up with spaces.
+func short(s string) uint64 {
+	const blank = 0x2020202020202020
+	n := len(s)
+	if n < 4 {
+		x := uint64(blank)
+		for k := n - 1; k >= 0; k-- {
+			x = x<<8 | uint64(s[k])
 		}
-		return append(b, '0'+byte(u/1000%10), '0'+byte(u/100%10), '0'+byte(u/10%10), '0'+byte(u%10))
+		return x
 	}
-	return strconv.AppendInt(b, v, 10)
+	shift := 8 * uint(n-4) // how far the last four bytes stand behind the first four
+	return le32(s, 0) | le32(s, n-4)<<shift | blank<<(shift+32)
 }

@@ -28,12 +28,12 @@ func TestAttributesAreWhatTheEncoderWrites(t *testing.T) {
 			var want []byte
 			for range times {
 				n := numbers[i%len(numbers)]
-				o.number(&k, n)
-				o.text(&k, text)
-				o.yes(&k)
+				o = o.number(&k, n)
+				o = p.said(o, &k, text)
+				o = o.yes(&k)
 				want = fmt.Appendf(want, "%s%d%s%s%strue", k.text[:k.n], n, k.text[:k.n], event.AppendString(nil, text), k.text[:k.n])
 			}
-			p.end(&o, e)
+			p.end(o, e)
 			v, _ := e.Get("attributes")
 			if got := v.Str(); got != "{"+string(want[1:])+"}" || !json.Valid([]byte(got)) {
 				t.Fatalf("%d times %q: %.200s", times, text, got)
@@ -42,7 +42,7 @@ func TestAttributesAreWhatTheEncoderWrites(t *testing.T) {
 	}
 	o := p.newObject()
 	e := event.NewBatch("x").Append()
-	if p.end(&o, e); len(e.Extra) != 0 {
+	if p.end(o, e); len(e.Extra) != 0 {
 		t.Error("nothing is an attribute")
 	}
 }
@@ -71,6 +71,7 @@ func TestCursorsStepsAreWhatTheirPartsAre(t *testing.T) {
 				}
 				check("numTo", func(c *cursor) int64 { return c.numTo(' ') }, both((*cursor).num, " "))
 				check("signedTo", func(c *cursor) int64 { return c.signedTo(' ') }, both((*cursor).signed, " "))
+				check("signedLit", func(c *cursor) int64 { return c.signedLit(" vars in ") }, both((*cursor).signed, " vars in "))
 				check("numLit", func(c *cursor) int64 { return c.numLit(" vars in ") }, both((*cursor).num, " vars in "))
 			}
 		}

@@ -95,6 +95,16 @@ func (c *cursor) numLit(t string) int64 {
 	return n
 }
 
+// signedLit is numLit for a number that may have a minus in front.
+func (c *cursor) signedLit(t string) int64 {
+	if c.i < len(c.s) && c.s[c.i] == '-' {
+		n := c.signed()
+		c.lit(t)
+		return n
+	}
+	return c.numLit(t)
+}
+
 // signedTo is numTo for a number that may have a minus in front.
 func (c *cursor) signedTo(end byte) int64 {
 	if c.i < len(c.s) && c.s[c.i] == '-' && !c.bad {

@@ -101,6 +101,10 @@ func (p *Parser) outerTime() time.Time {
 
 // withYear picks the year that puts a time without one nearest before the file's modification.
 func (p *Parser) withYear(mon, day, hh, mm, ss int) (int64, bool) {
+	h, hourOf := &p.yearlessHour, uint64(mon)<<16|uint64(day)<<8|uint64(hh)
+	if h.ok && h.k0 == hourOf && h.whole && ss < 60 {
+		return h.utc + int64(mm)*60 + int64(ss), true
+	}
 	last := p.mtime.Add(24 * time.Hour) // the zone may be wrong, and clocks differ
 	for y := last.In(p.loc).Year(); y > last.Year()-9; y-- {
 		t := time.Date(y, time.Month(mon), day, hh, mm, ss, 0, time.UTC)
@@ -114,6 +118,10 @@ func (p *Parser) withYear(mon, day, hh, mm, ss int) (int64, bool) {
 		if sec != again {
 			sec = p.local(t.Unix(), endsLate)
 		}
+		// The hour has one year if all of it lies before the file's modification, and all of it would lie behind it in the next year.
+		const almostYear = 364 * 24 * 60 * 60
+		h.k0 = hourOf
+		h.ok = h.set(p.loc, y, mon, day, hh) && h.utc+3600 <= last.Unix() && h.utc+almostYear > last.Unix()
 		return sec, true
 	}
 	return 0, false
@@ -165,6 +173,9 @@ func (p *Parser) zonedLine(s string, e *event.Event) Verdict {
 // ceph takes what stands behind the time in Ceph's log: `THREAD LEVEL MESSAGE`, the thread in hexadecimal. The gateway's access
 // lines are there; all else is another program's.
 func (p *Parser) ceph(s string, e *event.Event) Verdict {
+	if len(s) < 8 || !allHex(s[:8]) {
+		return Unparsed
+	}
 	thread, rest, ok := field(s)
 	if !ok || len(thread) < 8 || !allHex(thread) {
 		return Unparsed
@@ -232,7 +243,10 @@ func (p *Parser) contents(s string, e *event.Event) Verdict {
 // fileToken takes lines that collecting tools put a file's name in front of: `nova-api.log.1.2017-05-16_13:53:08 2017-05-16
 // 00:00:00.008 …`. The name tells the program, better than the name of the collected file.
 func (p *Parser) fileToken(s string, e *event.Event) Verdict {
-	head, _, _ := strings.Cut(s[:min(len(s), 512)], " ")
+	head := s[:min(len(s), 512)]
+	if i := space(head); i >= 0 {
+		head = head[:i]
+	}
 	i := strings.Index(head, ".log")
 	if i <= 0 {
 		return Unparsed

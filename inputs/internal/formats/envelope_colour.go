@@ -55,13 +55,16 @@ func (p *Parser) plainText(s string) string {
 
 // withoutColours returns s without the sequences that set colours; ok is false if it has none.
 func (p *Parser) withoutColours(s string) (t string, ok bool) {
-	esc := escape(s)
-	if esc < 0 {
+	i := escape(s)
+	if i < 0 {
 		return s, false
 	}
-	whole := s
+	whole, next := s, escape
+	if strings.IndexByte(s, '\\') < 0 {
+		next = func(s string) int { return strings.IndexByte(s, 0x1b) }
+	}
 	d := p.arena.Alloc(len(s))[:0]
-	for i := esc; ; {
+	for {
 		d = append(d, s[:i]...)
 		n := colour(s[i:])
 		if n == 0 {
@@ -69,7 +72,7 @@ func (p *Parser) withoutColours(s string) (t string, ok bool) {
 			n = 1
 		}
 		s = s[i+n:]
-		if i = escape(s); i < 0 {
+		if i = next(s); i < 0 {
 			d = append(d, s...)
 			break
 		}

@@ -425,14 +425,6 @@ func (p *Parser) localTime(s string) (time.Time, bool) {
 			return time.Time{}, false
 		}
 		ns = f
-		d := p.arena.Alloc(19)
-		copy(d, s)
-		s = event.View(d)
-	}
-	if len(s) < 20 { // the clock loads a little more than it reads
-		d := p.arena.Alloc(24)
-		copy(d, s)
-		s = event.View(d)
 	}
 	_, utc, ok := p.iso(&p.isoHour, s)
 	return time.Unix(utc, ns).UTC(), ok

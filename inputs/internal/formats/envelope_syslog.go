@@ -8,8 +8,11 @@ import (
 
 // priority reads `<PRI>` at the head of s, 0 to 191: facility times eight plus severity. n is its length, 0 if there is none.
 func priority(s string) (severity int32, n int) {
+	if s[0] != '<' {
+		return 0, 0
+	}
 	i := strings.IndexByte(s[:min(len(s), 5)], '>')
-	if i < 2 || s[0] != '<' {
+	if i < 2 {
 		return 0, 0
 	}
 	pri, ok := digits(s[1:i])
@@ -153,7 +156,7 @@ func monthWord(s string) (mon, n int) {
 	for n < len(s) && n < 10 && (s[n]|0x20 >= 'a' && s[n]|0x20 <= 'z' || s[n] >= 0x80) {
 		n++
 	}
-	if n < 3 || n < len(s) && s[n] != ' ' && s[n] != '.' {
+	if n < 3 || n < len(s) && s[n] != ' ' && (s[n] != '.' || n+1 < len(s) && s[n+1] != ' ') {
 		return 0, 0
 	}
 	name := [3]byte{s[0] &^ 0x20, s[1] | 0x20, s[2] | 0x20}
@@ -290,7 +293,7 @@ type headMemory struct {
 
 // isFacility reports whether a word is what rsyslog puts in front where a template asks for it: `local1.info`.
 func isFacility(s string) bool {
-	f, prio, ok := strings.Cut(s, ".")
+	f, prio, ok := cutAt(s, '.')
 	if !ok {
 		return false
 	}

@@ -58,9 +58,11 @@ func (p *Parser) clfLine(s string, e *event.Event) Verdict {
 		return p.parts(wsgiref, atRequest, rest)
 	}
 
-	t, ok := readCLFTail(rest)
+	var t clfTail
+	ok = t.read(rest)
 	// The line of oslo.log has a duration, else it is cut. So it is where a quote of the request stands for its end.
-	ok = ok && (t.timed || bare && !p.env.stderr) && (strings.IndexByte(rest[1:t.quote], '"') < 0 || endsInProtocol(rest[1:t.quote]))
+	inside := ok && strings.IndexByte(rest[1:t.quote], '"') >= 0
+	ok = ok && (t.timed || bare && !p.env.stderr) && (!inside || endsInProtocol(rest[1:t.quote]))
 	if ok {
 		f = eventletCLF
 		if !t.timed {
@@ -90,7 +92,7 @@ func (p *Parser) clfLine(s string, e *event.Event) Verdict {
 		if t.txn != "" {
 			e.RequestID = t.txn
 		}
-		e.Plain = strings.IndexByte(req, '"') < 0 && strings.IndexByte(client, '"') < 0 && strings.IndexByte(t.txn, '"') < 0 && !p.quoted
+		e.Plain = !inside && strings.IndexByte(client, '"') < 0 && (t.txn == "" || strings.IndexByte(t.txn, '"') < 0) && !p.quoted
 	}
 	p.clients(e, client, true)
 	access(e, f, basisEnd)
@@ -127,7 +129,7 @@ func (p *Parser) clfParts(f format, s string) Verdict {
 	if f == wsgiref {
 		return p.parts(f, atEnd, s[at+len(size):])
 	}
-	if w, _, _ := strings.Cut(rest, " "); more {
+	if w, _, _ := cutAt(rest, ' '); more {
 		at = len(s) - len(rest)
 		if _, n, ok := seconds(w); ok && n >= 6 {
 			return p.parts(f, atEnd, s[at+len(w):])
@@ -152,13 +154,13 @@ type clfTail struct {
 	txn     string
 }
 
-// readCLFTail reads `" STATUS SIZE[ SECONDS][ (txn: ID)]` from the end of s: the request may hold quotes.
-func readCLFTail(s string) (t clfTail, ok bool) {
+// read reads `" STATUS SIZE[ SECONDS][ (txn: ID)]` from the end of s: the request may hold quotes. It reports whether that is there.
+func (t *clfTail) read(s string) bool {
 	end := len(s)
 	if end > 0 && s[end-1] == ')' {
 		i := strings.LastIndex(s, " (txn: ")
 		if i < 0 {
-			return t, false
+			return false
 		}
 		t.txn, end = s[i+7:end-1], i
 	}
@@ -166,21 +168,22 @@ func readCLFTail(s string) (t clfTail, ok bool) {
 	took, decimals, timed := seconds(w)
 	if timed {
 		if decimals < 6 {
-			return t, false
+			return false
 		}
 		t.took, t.timed = took, true
 		end = i
 		w, i = lastWord(s, end)
 	}
 	if t.size, t.hasSize = digits(w); !t.hasSize && w != "-" {
-		return t, false
+		return false
 	}
 	w, i = lastWord(s, i)
+	var ok bool
 	if t.status, ok = status3(w); !ok || i < 2 || s[i-1] != '"' {
-		return t, false
+		return false
 	}
 	t.quote = i - 1
-	return t, t.quote > 0
+	return t.quote > 0
 }
 
 // lastWord returns what stands between the last space before end and end, and where that space is; -1 if there is none.

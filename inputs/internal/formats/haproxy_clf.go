@@ -18,7 +18,7 @@ import (
 // fraction of another time, the accept, so it is no part of it. Timers are milliseconds, BYTES counts headers too; with option
 // logasap Ta and BYTES begin with + and are no totals. A + at RETRIES is a redispatch. Escapes are as in haproxy-http. Lines are cut at 1,024 bytes: what is not
 // whole is left out, and the record is truncated.
-func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict {
+func (p *Parser) haproxyCLF(l *accessLine, rest string, e *event.Event) Verdict {
 	if l.iso {
 		return Unparsed
 	}
@@ -76,17 +76,17 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	}
 	o := p.newObject()
 	if e.Method == "" {
-		o.text(&haproxyKeys.request, l.request)
+		o = p.said(o, &haproxyKeys.request, l.request)
 	}
 	if portOK {
-		o.number(&haproxyKeys.clientPort, port)
+		o = o.number(&haproxyKeys.clientPort, port)
 	}
 	if msOK {
-		o.number(&haproxyKeys.acceptMS, ms)
+		o = o.number(&haproxyKeys.acceptMS, ms)
 	}
 	if n := len(front); n > 1 && front[n-1] == '~' {
 		front = front[:n-1]
-		o.yes(&haproxyKeys.tls)
+		o = o.yes(&haproxyKeys.tls)
 	}
 	if !frontOK {
 		front = ""
@@ -96,38 +96,38 @@ func (p *Parser) haproxyCLF(l *apacheLine, rest string, e *event.Event) Verdict 
 	}
 	p.fillHAProxy(e, front, back)
 	if frontOK {
-		o.own(&haproxyKeys.frontend, front)
+		o = o.own(&haproxyKeys.frontend, front)
 	}
 	if backOK {
-		o.own(&haproxyKeys.backend, back)
+		o = o.own(&haproxyKeys.backend, back)
 	}
 	if serverOK {
-		o.own(&haproxyKeys.server, server)
+		o = o.own(&haproxyKeys.server, server)
 	}
 	if timersOK {
-		o.haproxyTimers(&timers)
+		o = o.haproxyTimers(&timers)
 	}
 	if countsOK {
-		o.own(&haproxyKeys.terminationState, state)
-		o.haproxyCounts(&conns, srvQueue, backQueue)
+		o = o.own(&haproxyKeys.terminationState, state)
+		o = o.haproxyCounts(&conns, srvQueue, backQueue)
 		if redispatched {
-			o.yes(&haproxyKeys.redispatched)
+			o = o.yes(&haproxyKeys.redispatched)
 		}
 	}
 	if more {
-		o.number(&haproxyKeys.bytesSoFar, l.size)
+		o = o.number(&haproxyKeys.bytesSoFar, l.size)
 	}
 	if !cut {
 		if reqCookie != "" {
-			o.text(&haproxyKeys.requestCookie, reqCookie)
+			o = p.said(o, &haproxyKeys.requestCookie, reqCookie)
 		}
 		if respCookie != "" {
-			o.text(&haproxyKeys.responseCookie, respCookie)
+			o = p.said(o, &haproxyKeys.responseCookie, respCookie)
 		}
 		if h := strings.TrimSpace(c.s[c.i:]); h != "" {
-			o.text(&haproxyKeys.headers, h)
+			o = p.said(o, &haproxyKeys.headers, h)
 		}
 	}
-	p.end(&o, e)
+	p.end(o, e)
 	return Access
 }

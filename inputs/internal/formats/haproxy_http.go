@@ -24,13 +24,17 @@ import (
 // stand there, a request id among them too. With two blocks the second is the response's. An own log-format may add its unique id behind the request. HAProxy cuts the line at 1,024 bytes: without
 // the closing quote the record is truncated.
 func (p *Parser) haproxy(s string, e *event.Event) Verdict {
-	sp := strings.IndexByte(s, ' ')
-	if sp < 4 || sp+25 > len(s) || s[sp+1] != '[' {
-		if p.env.from.program == "haproxy" {
-			return p.apache(s, e)
-		}
-		return Unparsed
+	if sp := space(s); sp >= 4 && sp+25 <= len(s) && s[sp+1] == '[' {
+		return p.httplog(s, sp, e)
 	}
+	if p.env.from.program == "haproxy" {
+		return p.apache(s, e)
+	}
+	return Unparsed
+}
+
+// httplog is haproxy for what may be a line of option httplog; sp is where its first space stands.
+func (p *Parser) httplog(s string, sp int, e *event.Event) Verdict {
 	colon := strings.LastIndexByte(s[:sp], ':')
 	if colon < 1 {
 		return Unparsed
@@ -107,7 +111,13 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	if c.bad {
 		return p.parts(haproxyHTTP, atSize, c.rest())
 	}
-	reqCookie, respCookie, state := c.word(), c.word(), c.word()
+	reqCookie, respCookie := "-", "-" // which most are
+	if strings.HasPrefix(c.rest(), "- - ") {
+		c.i += 4
+	} else {
+		reqCookie, respCookie = c.word(), c.word()
+	}
+	state := c.word()
 	var conns [5]int64
 	redispatched := false
 	for k := range conns {
@@ -205,50 +215,50 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 	o := p.newObject()
 	if n := len(front); n > 1 && front[n-1] == '~' {
 		front = front[:n-1]
-		o.yes(&haproxyKeys.tls)
+		o = o.yes(&haproxyKeys.tls)
 	}
 	p.fillHAProxy(e, front, back)
-	o.own(&haproxyKeys.frontend, front)
-	o.own(&haproxyKeys.backend, back)
-	o.own(&haproxyKeys.server, server)
-	o.number(&haproxyKeys.clientPort, port)
-	o.haproxyTimers(&timers)
-	o.own(&haproxyKeys.terminationState, state)
-	o.haproxyCounts(&conns, srvQueue, backQueue)
+	o = o.own(&haproxyKeys.frontend, front)
+	o = o.own(&haproxyKeys.backend, back)
+	o = o.own(&haproxyKeys.server, server)
+	o = o.number(&haproxyKeys.clientPort, port)
+	o = o.haproxyTimers(&timers)
+	o = o.own(&haproxyKeys.terminationState, state)
+	o = o.haproxyCounts(&conns, srvQueue, backQueue)
 	if redispatched {
-		o.yes(&haproxyKeys.redispatched)
+		o = o.yes(&haproxyKeys.redispatched)
 	}
 	if more {
-		o.number(&haproxyKeys.bytesSoFar, size)
+		o = o.number(&haproxyKeys.bytesSoFar, size)
 	}
 	if reqCookie != "-" {
-		o.text(&haproxyKeys.requestCookie, reqCookie)
+		o = p.said(o, &haproxyKeys.requestCookie, reqCookie)
 	}
 	if respCookie != "-" {
-		o.text(&haproxyKeys.responseCookie, respCookie)
+		o = p.said(o, &haproxyKeys.responseCookie, respCookie)
 	}
 	switch {
 	case nblocks == 2:
 		if blocks[0] != "" {
-			o.text(&haproxyKeys.requestHeaders, blocks[0])
+			o = p.said(o, &haproxyKeys.requestHeaders, blocks[0])
 		}
 		if blocks[1] != "" {
-			o.text(&haproxyKeys.responseHeaders, blocks[1])
+			o = p.said(o, &haproxyKeys.responseHeaders, blocks[1])
 		}
 	case nblocks == 1 && blocks[0] != "":
-		o.text(&haproxyKeys.headers, blocks[0])
+		o = p.said(o, &haproxyKeys.headers, blocks[0])
 	}
 	if !known && full != "" {
-		o.text(&haproxyKeys.request, full)
+		o = p.said(o, &haproxyKeys.request, full)
 	}
 	if secure {
-		tls.attributes(&o)
+		o = p.tlsAttributes(o, &tls)
 	} else if suffix = strings.TrimPrefix(suffix, " "); suffix != "" && suffix != "-" {
-		o.text(&haproxyKeys.uniqueID, suffix)
+		o = p.said(o, &haproxyKeys.uniqueID, suffix)
 	}
 	access(e, f, basisStart)
 	e.Plain = plain && strings.IndexByte(client, '"') < 0
-	p.end(&o, e)
+	p.end(o, e)
 	return Access
 }
 
@@ -277,10 +287,10 @@ func (p *Parser) unhash(s string, cut bool) string {
 func (p *Parser) fillHAProxy(e *event.Event, front, back string) {
 	from := p.fronts.look(front)
 	if from.service == "" {
-		if p.last = originOf(back); p.last.service == "" {
-			p.last = originOfPath(e.Path)
-		}
 		from = &p.last
+		if p.last = originOf(back); p.last.service == "" {
+			from = p.paths.look(e.Path)
+		}
 	}
 	p.fillOrigin(e, &nobody, from)
 	if e.Program == "" {
@@ -289,33 +299,34 @@ func (p *Parser) fillHAProxy(e *event.Event, front, back string) {
 }
 
 // haproxyTimers writes HAProxy's five timers, those that have a value.
-func (o *object) haproxyTimers(t *[5]int64) {
+func (o object) haproxyTimers(t *[5]int64) object {
 	if t[0] >= 0 {
-		o.number(&haproxyKeys.timeRequestMS, t[0])
+		o = o.number(&haproxyKeys.timeRequestMS, t[0])
 	}
 	if t[1] >= 0 {
-		o.number(&haproxyKeys.timeQueueMS, t[1])
+		o = o.number(&haproxyKeys.timeQueueMS, t[1])
 	}
 	if t[2] >= 0 {
-		o.number(&haproxyKeys.timeConnectMS, t[2])
+		o = o.number(&haproxyKeys.timeConnectMS, t[2])
 	}
 	if t[3] >= 0 {
-		o.number(&haproxyKeys.timeResponseMS, t[3])
+		o = o.number(&haproxyKeys.timeResponseMS, t[3])
 	}
 	if t[4] >= 0 {
-		o.number(&haproxyKeys.timeActiveMS, t[4])
+		o = o.number(&haproxyKeys.timeActiveMS, t[4])
 	}
+	return o
 }
 
 // haproxyCounts writes HAProxy's counters of connections and queues at the time that the line was written.
-func (o *object) haproxyCounts(c *[5]int64, srvQueue, backQueue int64) {
-	o.number(&haproxyKeys.connections, c[0])
-	o.number(&haproxyKeys.frontendConnections, c[1])
-	o.number(&haproxyKeys.backendConnections, c[2])
-	o.number(&haproxyKeys.serverConnections, c[3])
-	o.number(&haproxyKeys.retries, c[4])
-	o.number(&haproxyKeys.serverQueue, srvQueue)
-	o.number(&haproxyKeys.backendQueue, backQueue)
+func (o object) haproxyCounts(c *[5]int64, srvQueue, backQueue int64) object {
+	o = o.number(&haproxyKeys.connections, c[0])
+	o = o.number(&haproxyKeys.frontendConnections, c[1])
+	o = o.number(&haproxyKeys.backendConnections, c[2])
+	o = o.number(&haproxyKeys.serverConnections, c[3])
+	o = o.number(&haproxyKeys.retries, c[4])
+	o = o.number(&haproxyKeys.serverQueue, srvQueue)
+	return o.number(&haproxyKeys.backendQueue, backQueue)
 }
 
 // haproxyKeys are the names of HAProxy's attributes.

@@ -24,23 +24,23 @@ func haproxyTLS(s string) (t tlsTail, ok bool) {
 	if !ok || codes == "" || codes[0]-'0' > 9 {
 		return t, false
 	}
-	t.connErr, codes, _ = strings.Cut(codes, "/")
-	t.sslErr, codes, _ = strings.Cut(codes, "/")
-	t.certErr, codes, _ = strings.Cut(codes, "/")
-	t.caErr, t.resumed, ok = strings.Cut(codes, "/")
+	t.connErr, codes, _ = cutAt(codes, '/')
+	t.sslErr, codes, _ = cutAt(codes, '/')
+	t.certErr, codes, _ = cutAt(codes, '/')
+	t.caErr, t.resumed, ok = cutAt(codes, '/')
 	if !ok || strings.IndexByte(t.resumed, '/') >= 0 || !allDigits(t.connErr) {
 		return t, false
 	}
-	t.sni, names, _ = strings.Cut(names, "/")
-	t.version, t.cipher, ok = strings.Cut(names, "/")
+	t.sni, names, _ = cutAt(names, '/')
+	t.version, t.cipher, ok = cutAt(names, '/')
 	return t, ok && strings.IndexByte(t.cipher, '/') < 0 && strings.IndexByte(t.sni, ' ') < 0 && strings.IndexByte(t.version, ' ') < 0 && strings.IndexByte(t.cipher, ' ') < 0
 }
 
-// attributes writes what is known.
-func (t *tlsTail) attributes(o *object) {
+// tlsAttributes writes what is known.
+func (p *Parser) tlsAttributes(o object, t *tlsTail) object {
 	add := func(k *key, v string) {
 		if v != "" && v != "-" && v != "0" {
-			o.text(k, v)
+			o = p.said(o, k, v)
 		}
 	}
 	add(&haproxyKeys.connectionError, t.connErr)
@@ -48,9 +48,10 @@ func (t *tlsTail) attributes(o *object) {
 	add(&haproxyKeys.clientCertificateError, t.certErr)
 	add(&haproxyKeys.clientCAError, t.caErr)
 	if t.resumed == "1" {
-		o.yes(&haproxyKeys.tlsResumed)
+		o = o.yes(&haproxyKeys.tlsResumed)
 	}
 	add(&haproxyKeys.sni, t.sni)
 	add(&haproxyKeys.tlsVersion, t.version)
 	add(&haproxyKeys.tlsCipher, t.cipher)
+	return o
 }

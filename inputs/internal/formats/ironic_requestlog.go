@@ -118,7 +118,7 @@ func ironicParts(s string) (at place, rest string, near bool) {
 
 // millis reads milliseconds such as `12.34` or `5`.
 func millis(s string) (time.Duration, bool) {
-	whole, frac, pointed := strings.Cut(s, ".")
+	whole, frac, pointed := cutAt(s, '.')
 	n, ok := digits(whole)
 	if !ok || n > 1<<43 {
 		return 0, false

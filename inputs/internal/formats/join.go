@@ -196,7 +196,7 @@ func isWarning(s string) bool {
 	if n == 0 || !ok {
 		return false
 	}
-	category, _, ok = strings.Cut(category, ":")
+	category, _, ok = cutAt(category, ':')
 	return ok && strings.HasSuffix(category, "Warning") && strings.IndexByte(category, ' ') < 0
 }
 

@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"math/bits"
 	"strings"
 	"unicode/utf8"
 
@@ -28,59 +29,62 @@ func (m *members) next() (key, value string, ok bool) {
 	if m.bad {
 		return "", "", false
 	}
-	m.blank()
-	if m.at('}') {
-		m.i++
-		m.blank()
-		m.bad = m.i != len(m.s)
+	s, i := m.s, blanks(m.s, m.i)
+	if isAt(s, i, '}') {
+		m.i = blanks(s, i+1)
+		m.bad = m.i != len(s)
 		return "", "", false
 	}
-	if m.i > 1 {
-		if !m.at(',') {
-			m.bad = true
-			return "", "", false
+	if i > 1 {
+		if !isAt(s, i, ',') {
+			return m.stop(i)
 		}
-		m.i++
-		m.blank()
+		i = blanks(s, i+1)
 	}
-	if !m.at('"') {
-		m.bad = true
-		return "", "", false
+	if !isAt(s, i, '"') {
+		return m.stop(i)
 	}
-	n := jsonString(m.s[m.i:])
+	n := jsonString(s[i:])
 	if n == 0 {
-		m.bad = true
-		return "", "", false
+		return m.stop(i)
 	}
-	key = m.s[m.i+1 : m.i+n-1]
-	m.i += n
-	m.blank()
-	if !m.at(':') {
-		m.bad = true
-		return "", "", false
+	key = s[i+1 : i+n-1]
+	if i = blanks(s, i+n); !isAt(s, i, ':') {
+		return m.stop(i)
 	}
-	m.i++
-	m.blank()
-	n = jsonValue(m.s[m.i:])
-	if n == 0 {
-		m.bad = true
-		return "", "", false
+	i = blanks(s, i+1)
+	if n = jsonValue(s[i:]); n == 0 {
+		return m.stop(i)
 	}
-	value = m.s[m.i : m.i+n]
-	m.i += n
-	return key, value, true
+	m.i = i + n
+	return key, s[i : i+n], true
 }
 
-func (m *members) at(c byte) bool { return m.i < len(m.s) && m.s[m.i] == c }
+// stop ends the walk where something else stands than what should.
+func (m *members) stop(i int) (key, value string, ok bool) {
+	m.i, m.bad = i, true
+	return "", "", false
+}
 
-func (m *members) blank() {
-	for m.i < len(m.s) && (m.s[m.i] == ' ' || m.s[m.i] == '\t' || m.s[m.i] == '\n' || m.s[m.i] == '\r') {
-		m.i++
+func isAt(s string, i int, c byte) bool { return i < len(s) && s[i] == c }
+
+// blanks steps over what may stand between the parts of an object.
+func blanks(s string, i int) int {
+	for i < len(s) && s[i] <= ' ' && (s[i] == ' ' || s[i] == '\t' || s[i] == '\n' || s[i] == '\r') {
+		i++
 	}
+	return i
 }
 
 // jsonString is the length of the string at the head of s with its quotes; 0 if it has no end.
 func jsonString(s string) int {
+	if len(s) > 8 { // most are short
+		if at := bytesOf('"', le64(s, 1)); at != 0 {
+			if i := 1 + bits.TrailingZeros64(at)/8; s[i-1] != '\\' {
+				return i + 1
+			}
+		}
+	}
 	for i := 1; ; {
 		j := strings.IndexByte(s[i:], '"')
 		if j < 0 {
@@ -240,7 +244,7 @@ func (p *Parser) byteArray(v string) (string, bool) {
 	d := p.arena.Alloc(len(v) / 2)[:0]
 	for rest := v[1 : len(v)-1]; rest != ""; {
 		var word string
-		word, rest, _ = strings.Cut(rest, ",")
+		word, rest, _ = cutAt(rest, ',')
 		n, ok := digits(strings.TrimSpace(word))
 		if !ok || n > 255 || len(d) == cap(d) {
 			return "", false

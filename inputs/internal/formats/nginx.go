@@ -51,7 +51,7 @@ func isTimes(s string) bool {
 //
 // Source: kolla-ansible roles/skyline/templates/nginx.conf.j2. The time is the end, with its zone. The size is the body's. UPSTREAM is `-`,
 // or a list where several servers were tried.
-func (p *Parser) nginxSkyline(s string, q int, l *apacheLine, e *event.Event) Verdict {
+func (p *Parser) nginxSkyline(s string, q int, l *accessLine, e *event.Event) Verdict {
 	word, rest, ok := quoted(s[q:])
 	took, _, timed := seconds(word)
 	if !ok || !timed || l.iso {
@@ -72,8 +72,8 @@ func (p *Parser) nginxSkyline(s string, q int, l *apacheLine, e *event.Event) Ve
 	if l.status, l.hasStatus = status3(word); !ok || !l.hasStatus {
 		return p.parts(nginxSkylineLog, atStatus, rest)
 	}
-	word, rest, ok = field(rest)
-	if l.size, l.hasSize = digits(word); !ok || !l.hasSize {
+	if l.size, rest, l.hasSize = count(rest); !l.hasSize {
+		_, rest, _ = field(rest)
 		return p.parts(nginxSkylineLog, atSize, rest)
 	}
 	var texts [3]string
@@ -109,10 +109,13 @@ func (p *Parser) nginxSkyline(s string, q int, l *apacheLine, e *event.Event) Ve
 }
 
 // setUpstream keeps how long the upstream took, beside a request that is none.
-func (p *Parser) setUpstream(took string, l *apacheLine, e *event.Event) {
-	a := event.AppendString(append(p.attr(), `,"nginx_upstream_time":`...), took)
+func (p *Parser) setUpstream(took string, l *accessLine, e *event.Event) {
+	o := p.said(p.newObject(), &nginxKeys.upstreamTime, took)
 	if e.Method == "" && l.request != "" {
-		a = event.AppendString(append(a, `,"nginx_request":`...), l.request)
+		o = p.said(o, &nginxKeys.request, l.request)
 	}
-	p.done(a, e)
+	p.end(o, e)
 }
+
+// nginxKeys are the names of nginx's attributes.
+var nginxKeys = struct{ upstreamTime, request key }{newKey("nginx_upstream_time"), newKey("nginx_request")}

@@ -174,10 +174,7 @@ func (p *Parser) lookLogger(name string) *loggerMemory {
 	}
 	m.sum = xxh3.HashString(name)
 	m.which, m.from = anyLogger, origin{}
-	root := name
-	if before, _, ok := strings.Cut(name, "."); ok {
-		root = before
-	}
+	root, _, _ := cutAt(name, '.')
 	if o, ok := byProject(root); ok {
 		m.from = o
 		if o.service == "nova" {
@@ -244,8 +241,7 @@ func (p *Parser) fillOrigin(e *event.Event, first, last *origin) {
 // fillByPath is fillOrigin for formats that name no service themselves.
 func (p *Parser) fillByPath(e *event.Event) {
 	if p.env.from.service == "" && p.file.service == "" {
-		p.last = originOfPath(e.Path)
-		p.fillOrigin(e, &nobody, &p.last)
+		p.fillOrigin(e, &nobody, p.paths.look(e.Path))
 		return
 	}
 	p.fillOrigin(e, &nobody, &nobody)
@@ -253,6 +249,28 @@ func (p *Parser) fillByPath(e *event.Event) {
 
 // nobody tells nothing.
 var nobody origin
+
+// pathMemory remembers the first two segments of the last path, by which the service is told: most requests to a file's service share
+// them with one before.
+type pathMemory struct {
+	text [48]byte
+	n    int // how long they are; 0: nothing is remembered
+	from origin
+}
+
+// look returns what a path tells.
+func (m *pathMemory) look(path string) *origin {
+	if n := m.n; n > 0 && n <= len(path) && path[:n] == string(m.text[:n]) && (n == len(path) || path[n] == '/') {
+		return &m.from
+	}
+	m.from, m.n = originOfPath(path), 0
+	if i := len(firstSegment(path[min(1, len(path)):])) + 2; i < len(path) && path[1] != '/' {
+		if n := i + len(firstSegment(path[i:])); n > i && n <= len(m.text) {
+			m.n = copy(m.text[:], path[:n])
+		}
+	}
+	return &m.from
+}
 
 // originOfPath tells the service from a request's path, for lines that nothing else tells of. Mounted prefixes are certain;
 // else only collections that one service alone has.
@@ -331,8 +349,6 @@ func originOfPath(path string) origin {
 }
 
 func firstSegment(s string) string {
-	if before, _, ok := strings.Cut(s, "/"); ok {
-		return before
-	}
+	s, _, _ = cutAt(s, '/')
 	return s
 }

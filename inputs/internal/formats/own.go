@@ -327,7 +327,10 @@ func (p *Parser) putTime(r *ownRecord, t *target, s string) {
 	ok := false
 	switch t.role {
 	case toTime:
-		r.sec, r.nsec, ok = p.anyTime(strings.Trim(s, "[]"))
+		if s[0] == '[' || s[len(s)-1] == ']' {
+			s = strings.Trim(s, "[]")
+		}
+		r.sec, r.nsec, ok = p.anyTime(s)
 	case toEpoch:
 		var at time.Time
 		if at, ok = epoch(s); ok {
@@ -357,8 +360,8 @@ func (p *Parser) putTime(r *ownRecord, t *target, s string) {
 func (p *Parser) anyTime(s string) (sec, nsec int64, ok bool) {
 	switch {
 	case len(s) == 26 && s[2] == '/' && s[20] == ' ':
-		nano, _, bad := p.apacheTime(s)
-		return nano / 1e9, 0, !bad
+		sec, _, _, bad := p.apacheTime(s)
+		return sec, 0, !bad
 	case len(s) >= 20 && s[2] == '/':
 		naive, utc, ok := p.clf(&p.clfHour, s, ':')
 		if !ok {
@@ -388,9 +391,7 @@ func (p *Parser) anyTime(s string) (sec, nsec int64, ok bool) {
 
 // isoTime reads a time in ISO form.
 func (p *Parser) isoTime(s string) (sec, nsec int64, ok bool) {
-	d := p.arena.Alloc(24) // the clock loads a little more than it reads
-	copy(d, s[:19])
-	naive, utc, ok := p.iso(&p.isoHour, event.View(d))
+	naive, utc, ok := p.iso(&p.isoHour, s)
 	if !ok {
 		return 0, 0, false
 	}
@@ -533,9 +534,10 @@ const pathsAtOnce = 16
 
 // jsonPath is one entry of the user's map.
 type jsonPath struct {
-	to   target
-	flat string // with its dots
-	keys []string
+	to    target
+	flat  string // with its dots
+	first string
+	keys  []string
 }
 
 // compileJSON checks the user's map from fields to members.
@@ -551,7 +553,8 @@ func compileJSON(m map[string]string) ([]jsonPath, error) {
 			return nil, fmt.Errorf("%s: %q is no path to a member; write its name, with dots between the names of nested ones", name, m[name])
 		}
 		request = request || name == "request" || name == "path" || name == "target" || name == "uri"
-		paths = append(paths, jsonPath{t, m[name], strings.Split(m[name], ".")})
+		keys := strings.Split(m[name], ".")
+		paths = append(paths, jsonPath{t, m[name], keys[0], keys})
 	}
 	if !request {
 		return nil, errors.New("no entry is the request; map request, target or path")
@@ -585,7 +588,7 @@ func findPaths(s string, paths []jsonPath, found []string) {
 		below := uint(0) // what is to be looked for in this member
 		for i := range paths {
 			switch x := &paths[i]; {
-			case k == x.keys[0] && !nested[i]:
+			case k == x.first && !nested[i]:
 				nested[i] = v != "null"
 				if nested[i] && len(x.keys) == 1 {
 					found[i] = v
@@ -593,7 +596,7 @@ func findPaths(s string, paths []jsonPath, found []string) {
 					found[i] = ""
 					below |= 1 << i
 				}
-			case len(x.keys) > 1 && found[i] == "" && !nested[i] && k == x.flat && v != "null":
+			case k == x.flat && len(x.keys) > 1 && found[i] == "" && !nested[i] && v != "null":
 				found[i] = v
 			}
 		}

@@ -394,6 +394,14 @@ func (c *templateCompiler) finish() ([]step, error) {
 
 // scanTemplate reads a line with the user's template.
 func (p *Parser) scanTemplate(s string, e *event.Event) Verdict {
+	p.noEscape = strings.IndexByte(s, '\\') < 0
+	v := p.templateLine(s, e)
+	p.noEscape = false
+	return v
+}
+
+// templateLine is scanTemplate for a line of which it is known whether there are escapes.
+func (p *Parser) templateLine(s string, e *event.Event) Verdict {
 	steps := p.own.template
 	if !strings.HasPrefix(s, steps[0].lit) {
 		return p.begins(ownTemplate, atPrefix, s)
@@ -404,11 +412,14 @@ func (p *Parser) scanTemplate(s string, e *event.Event) Verdict {
 	for i := 1; i < len(steps); i++ {
 		t := &steps[i]
 		end := t.end(rest)
-		if end < 0 || !strings.HasPrefix(rest[end:], t.lit) {
+		if end < 0 || t.quoted && !strings.HasPrefix(rest[end:], t.lit) {
 			return p.notTemplate(e, &r, sure, t.place(), rest)
 		}
 		piece := rest[:end]
-		plain = plain && strings.IndexByte(piece, '"') < 0
+		// Figures have no quotes, and a quoted text without escapes has none.
+		if text := t.to.role < toStatus || t.to.role == toAttribute; plain && text && (!t.quoted || !p.noEscape) {
+			plain = strings.IndexByte(piece, '"') < 0
+		}
 		p.put(e, &r, &t.to, piece)
 		if r.bad {
 			return p.notTemplate(e, &r, sure, t.place(), rest)
@@ -458,7 +469,14 @@ func (t *step) end(s string) int {
 	}
 	at := t.least
 	for {
-		i := strings.Index(s[at:], t.lit)
+		i := 0
+		switch {
+		case strings.HasPrefix(s[at:], t.lit): // so it is behind a time, whose length is known
+		case t.lit == " ":
+			i = space(s[at:])
+		default:
+			i = strings.Index(s[at:], t.lit)
+		}
 		if i < 0 {
 			return -1
 		}

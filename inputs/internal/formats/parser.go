@@ -143,9 +143,13 @@ type Parser struct {
 
 	quoted   bool // the line's context holds a quote
 	undyeing bool // see plainText
+	noEscape bool // Apache's line in hand has no backslash, so there is nothing to undo
 	inMiddle bool // see Continues
 
 	buf []byte
+
+	paths        pathMemory
+	yearlessHour hour
 }
 
 // formatSet is a set of formats.
@@ -241,7 +245,7 @@ func edits(a, b string) int {
 func (p *Parser) File(path string, mtime time.Time) {
 	p.file = originOfFile(strings.Clone(path))
 	p.fileNginx = strings.Contains(path, "nginx")
-	p.mtime = mtime
+	p.mtime, p.yearlessHour = mtime, hour{}
 	p.memory = memory{}
 	p.seen = witness{}
 	p.pairs.forget()
@@ -325,14 +329,12 @@ func (p *Parser) Parse(line []byte, e *event.Event, a *event.Arena) Verdict {
 		e.SourceSystem = sourceSystem
 		if e.RecordClass == "" {
 			e.RecordClass = event.ClassAccess
+			unproved(e)
 		}
 		if p.env.cut {
 			p.setCut(e)
 		}
 		p.trace = false
-		if e.RecordClass == event.ClassAccess {
-			unproved(e)
-		}
 		if p.suspect != 0 {
 			if p.suspect&forgedLine != 0 {
 				e.SetBool(event.BoolIdentityUnverified, true)

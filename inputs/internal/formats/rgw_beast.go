@@ -151,7 +151,7 @@ func beastTexts(s string) (byteRange string, texts [2]string, ok bool) {
 			}
 			s = strings.TrimPrefix(s, " ")
 		} else {
-			words[n], s, _ = strings.Cut(s, " ")
+			words[n], s, _ = cutAt(s, ' ')
 		}
 		n++
 	}

@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"math/bits"
 	"strings"
 	"time"
 
@@ -20,6 +21,19 @@ func digits(s string) (n int64, ok bool) {
 		n = n*10 + int64(d)
 	}
 	return n, true
+}
+
+// count takes a number of 1 to 18 digits and the space behind it.
+func count(s string) (n int64, rest string, ok bool) {
+	i := 0
+	for i < len(s) && s[i]-'0' <= 9 {
+		n = n*10 + int64(s[i]-'0')
+		i++
+	}
+	if i == 0 || i > 18 || i == len(s) || s[i] != ' ' {
+		return 0, s, false
+	}
+	return n, s[i+1:], true
 }
 
 func allDigits(s string) bool {
@@ -66,21 +80,45 @@ func field(s string) (head, tail string, ok bool) {
 	return s[:i], s[i+1:], true
 }
 
-// space finds the first space; -1 if there is none. Most words are short, and a search of its own costs more than a few steps.
-func space(s string) int {
-	const few = 8
-	for i := 0; i < min(few, len(s)); i++ {
-		if s[i] == ' ' {
-			return i
-		}
+// cutAt is strings.Cut for a separator of one byte, which is quicker.
+func cutAt(s string, sep byte) (before, after string, found bool) {
+	i := uint(strings.IndexByte(s, sep)) // so that one comparison says whether it is there and where it can be
+	if i >= uint(len(s)) {
+		return s, "", false
 	}
-	if len(s) <= few {
+	return s[:i], s[i+1:], true
+}
+
+// space finds the first space; -1 if there is none. Most words are short, and a search of its own costs more than a look at two times
+// eight bytes.
+func space(s string) int {
+	if len(s) < 16 {
+		for i := 0; i < len(s); i++ {
+			if s[i] == ' ' {
+				return i
+			}
+		}
 		return -1
 	}
-	if i := strings.IndexByte(s[few:], ' '); i >= 0 {
-		return few + i
+	x, y := bytesOf(' ', le64(s, 0)), bytesOf(' ', le64(s, 8))
+	if x != 0 {
+		return bits.TrailingZeros64(x) / 8
+	}
+	if y != 0 {
+		return 8 + bits.TrailingZeros64(y)/8
+	}
+	if i := strings.IndexByte(s[16:], ' '); i >= 0 {
+		return 16 + i
 	}
 	return -1
+}
+
+// bytesOf marks those of eight bytes that are c by their high bits; 0 if there is none. The lowest bit is right, above it there may be
+// wrong ones.
+func bytesOf(c byte, x uint64) uint64 {
+	const l, h = 0x0101010101010101, 0x8080808080808080
+	x ^= l * uint64(c)
+	return (x - l) &^ x & h
 }
 
 // trimNewlines takes the bytes that end lines from the end of a text.
@@ -131,7 +169,7 @@ func isMethod(s string) bool {
 
 // request puts a request line "METHOD TARGET[ HTTP/x.y]" into e. A text that is none sets nothing and reports false.
 func request(e *event.Event, s string) bool {
-	i := strings.IndexByte(s, ' ')
+	i := space(s)
 	if i < 0 || !isMethod(s[:i]) {
 		return false
 	}
@@ -154,8 +192,9 @@ func request(e *event.Event, s string) bool {
 
 // splitTarget splits at the first question mark.
 func splitTarget(s string) (path, query string) {
-	if before, after, ok := strings.Cut(s, "?"); ok {
-		return before, after
+	i := uint(strings.IndexByte(s, '?')) // without one it is more than s is long
+	if i < uint(len(s)) {
+		return s[:i], s[i+1:]
 	}
 	return s, ""
 }
@@ -176,14 +215,13 @@ func isProtocol(s string) bool {
 // clients puts a list of addresses, as a server logs it, into e: the first is the client. peer says that the list's last
 // address is the peer's own, so that a single one is no forwarded list.
 func (p *Parser) clients(e *event.Event, list string, peer bool) {
-	first := list
-	if before, _, ok := strings.Cut(list, ","); ok {
-		first = before
-		e.ForwardedFor = list
+	end := len(list)
+	if i := strings.IndexByte(list, ','); i >= 0 {
+		end, e.ForwardedFor = i, list
 	} else if !peer && list != "-" {
 		e.ForwardedFor = list
 	}
-	p.client(e, first)
+	p.client(e, list[:end])
 }
 
 // client puts an address into e, or a suspicion.

@@ -53,7 +53,7 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 	for n < len(f) {
 		i := 1
 		if !strings.HasPrefix(rest, "- ") { // which most are
-			i = strings.IndexByte(rest, ' ')
+			i = space(rest)
 		}
 		if i < 0 {
 			f[n] = rest
@@ -110,7 +110,7 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 		return p.parts(swiftProxyLog, atRequest, s)
 	}
 	e.Time = time.Unix(sec, 0).UTC()
-	if _, frac, _ := strings.Cut(f[swEnd], "."); len(frac) == 9 {
+	if _, frac, _ := cutAt(f[swEnd], '.'); len(frac) == 9 {
 		if at, ok := epoch(f[swEnd]); ok {
 			e.Time = at
 		}
@@ -144,14 +144,14 @@ func (p *Parser) swiftProxy(s string, e *event.Event) Verdict {
 func (p *Parser) swiftAttributes(e *event.Event, f *[swiftFields]string) {
 	o := p.newObject()
 	if r := present(f[swRemote]); r != "" {
-		o.text(&swiftKeys[swRemote], r)
+		o = p.said(o, &swiftKeys[swRemote], r)
 	}
 	for i := swETag; i <= swPolicy; i++ {
 		if k := &swiftKeys[i]; k.n > 0 && f[i] != "" && f[i] != "-" {
-			o.text(k, f[i])
+			o = p.said(o, k, f[i])
 		}
 	}
-	p.end(&o, e)
+	p.end(o, e)
 }
 
 // swiftKeys are the names of the fields that become attributes as they are.
@@ -217,11 +217,12 @@ func (p *Parser) swiftRequest(e *event.Event, f *[swiftFields]string) {
 	}
 }
 
+// swiftOrigin is that of swift's own lines, which name no program.
+var swiftOrigin = origin{service: "swift", kind: "object-store"}
+
 // fillSwift sets the origin of swift's own lines.
 func (p *Parser) fillSwift(e *event.Event) {
-	p.last, _ = byProject("swift")
-	p.last.program = ""
-	p.fillOrigin(e, &p.last, &nobody)
+	p.fillOrigin(e, &swiftOrigin, &nobody)
 	if p.depth > 0 {
 		p.fillOuter(e)
 	}
@@ -263,32 +264,23 @@ func (p *Parser) swiftDate(s string) (sec int64, ok bool) {
 
 // epoch reads seconds since 1970 with a fraction, such as 1772446530.671491099.
 func epoch(s string) (time.Time, bool) {
-	whole, frac, ok := strings.Cut(s, ".")
-	sec, ok2 := digits(whole)
-	if !ok2 || len(whole) < 9 || len(whole) > 11 {
+	whole, frac, pointed := cutAt(s, '.')
+	sec, ok := digits(whole)
+	ns, n := fraction(frac)
+	if !ok || len(whole) < 9 || len(whole) > 11 || n != len(frac) || pointed && n == 0 {
 		return time.Time{}, false
-	}
-	var ns int64
-	if ok {
-		var n int
-		if ns, n = fraction(frac); n == 0 || n != len(frac) {
-			return time.Time{}, false
-		}
 	}
 	return time.Unix(sec, ns).UTC(), true
 }
 
 // percent undoes percent-encoding once. A text with escapes is rewritten in the arena.
 func (p *Parser) percent(s string) string {
-	if strings.IndexByte(s, '%') < 0 {
+	i := strings.IndexByte(s, '%')
+	if i < 0 {
 		return s
 	}
 	d := p.arena.Alloc(len(s))[:0]
-	for {
-		i := strings.IndexByte(s, '%')
-		if i < 0 {
-			return event.View(append(d, s...))
-		}
+	for ; i >= 0; i = strings.IndexByte(s, '%') {
 		d = append(d, s[:i]...)
 		if i+2 < len(s) && hexValue[s[i+1]] >= 0 && hexValue[s[i+2]] >= 0 {
 			d = append(d, byte(hexValue[s[i+1]])<<4|byte(hexValue[s[i+2]]))
@@ -298,4 +290,5 @@ func (p *Parser) percent(s string) string {
 		}
 		s = s[i+1:]
 	}
+	return event.View(append(d, s...))
 }

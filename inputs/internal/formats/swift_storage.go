@@ -15,7 +15,7 @@ import (
 // Source: swift/common/utils/logs.py, get_log_line. The time is the end, in UTC. No protocol. SIZE is the Content-Length. SECONDS has four
 // decimals. REFERER is the proxy's request, METHOD URL; PEER is the proxy. The path is /DEVICE/PARTITION/ACCOUNT…, percent-encoded:
 // undone once. PID and POLICY are missing in old releases.
-func (p *Parser) swiftStorage(l *apacheLine, e *event.Event, ref, txn, rest string) Verdict {
+func (p *Parser) swiftStorage(l *accessLine, e *event.Event, ref, txn, rest string) Verdict {
 	ua, rest, ok := quoted(rest[1:])
 	if !ok || !strings.HasPrefix(rest, " ") {
 		return p.parts(swiftStorageLog, atTail, rest)
@@ -53,23 +53,28 @@ func (p *Parser) swiftStorage(l *apacheLine, e *event.Event, ref, txn, rest stri
 		e.SetProcessID(n)
 	}
 	p.fillSwift(e)
-	a := p.attr()
+	o := p.newObject()
 	if info != "-" && info != "" {
-		a = event.AppendString(append(a, `,"swift_additional_info":`...), info)
+		o = p.said(o, &storageInfo, info)
 	}
 	if policy != "" && policy != "-" {
-		a = event.AppendString(append(a, `,"swift_policy_index":`...), policy)
+		o = p.said(o, &swiftKeys[swPolicy], policy)
 	}
-	p.done(a, e)
+	p.end(o, e)
 	return Access
 }
 
+// storageInfo is the name of the attribute of INFO.
+var storageInfo = newKey("swift_additional_info")
+
 // storageRequest fills what is not as in Apache's lines.
-func (p *Parser) storageRequest(l *apacheLine, e *event.Event) {
+func (p *Parser) storageRequest(l *accessLine, e *event.Event) {
 	e.TimestampBasis = basisEnd
 	if m, target, ok := field(l.request); ok && isMethod(m) {
-		e.Method, e.HTTPVersion = m, ""
+		e.Method = m
 		e.Path, e.Query = splitTarget(p.percent(target))
+	} else {
+		request(e, p.unescape(l.request))
 	}
 }
 

@@ -31,10 +31,8 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	c := cursor{s: s}
 	c.lit("[pid: ")
 	pid := c.numLit("|app: ")
-	app := c.signed()
-	c.lit("|req: ")
-	req := c.signed()
-	c.lit("/")
+	app := c.signedLit("|req: ")
+	req := c.signedLit("/")
 	total := c.numLit("] ")
 	if c.bad {
 		return p.parts(uwsgiDefault, atPrefix, c.rest())
@@ -42,7 +40,7 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	var u uwsgiLine
 	from := c.i
 	for k := from; ; {
-		closing := strings.Index(s[k:], ") {")
+		closing := closingBrace(s[k:])
 		if closing < 0 {
 			if k == from {
 				p.parts(uwsgiDefault, atClient, s[from:])
@@ -55,6 +53,7 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 		if p.reason != "" {
 			return Unparsed
 		}
+		u = uwsgiLine{}
 		k += closing + 1
 	}
 
@@ -100,28 +99,41 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	p.fillByPath(e)
 
 	o := p.newObject()
-	o.number(&uwsgiKeys.app, app)
-	o.number(&uwsgiKeys.appRequest, req)
-	o.number(&uwsgiKeys.request, total)
-	o.number(&uwsgiKeys.vars, u.vars)
-	o.number(&uwsgiKeys.varsBytes, u.varBytes)
+	o = o.number(&uwsgiKeys.app, app)
+	o = o.number(&uwsgiKeys.appRequest, req)
+	o = o.number(&uwsgiKeys.request, total)
+	o = o.number(&uwsgiKeys.vars, u.vars)
+	o = o.number(&uwsgiKeys.varsBytes, u.varBytes)
 	if !u.cut {
-		o.number(&uwsgiKeys.headerCount, t.headers)
-		o.number(&uwsgiKeys.headerBytes, t.headerBytes)
-		o.number(&uwsgiKeys.switches, t.switches)
-		o.number(&uwsgiKeys.core, t.core)
+		o = o.number(&uwsgiKeys.headerCount, t.headers)
+		o = o.number(&uwsgiKeys.headerBytes, t.headerBytes)
+		o = o.number(&uwsgiKeys.switches, t.switches)
+		o = o.number(&uwsgiKeys.core, t.core)
 		if t.via != "" {
-			o.text(&uwsgiKeys.via, t.via)
+			o = p.said(o, &uwsgiKeys.via, t.via)
 		}
 		if !dashed && t.proto != "" && e.HTTPVersion == "" {
-			o.text(&uwsgiKeys.protocol, t.proto)
+			o = p.said(o, &uwsgiKeys.protocol, t.proto)
 		}
 	}
 	access(e, uwsgiDefault, basisStart)
 	e.Plain = strings.IndexByte(whole, '"') < 0
 	p.writesMulti()
-	p.end(&o, e)
+	p.end(o, e)
 	return Access
+}
+
+// closingBrace finds `) {`; -1 if there is none.
+func closingBrace(s string) int {
+	for i := 0; ; i++ {
+		j := strings.IndexByte(s[i:], '{')
+		if i += j; j < 0 {
+			return -1
+		}
+		if i >= 2 && s[i-2:i] == ") " {
+			return i - 2
+		}
+	}
 }
 
 // arrow stands between the request and the response.
@@ -163,8 +175,6 @@ func (u *uwsgiLine) read(p *Parser, s string, from, closing int) bool {
 // request reads on behind the time, where the request is a fact: what is missing was cut.
 func (u *uwsgiLine) request(p *Parser, c *cursor) bool {
 	line := c.rest()
-	u.tail, u.cut = uwsgiTail{}, false
-	u.uri = ""
 	if u.method = c.word(); c.bad {
 		u.cut = true
 	} else {
@@ -266,8 +276,7 @@ func (t *uwsgiTail) finish(c *cursor) bool {
 // rest reads `STATUS) N headers in N bytes (N switches on core N)` to the line's end.
 func (t *uwsgiTail) rest(c *cursor) bool {
 	t.at = atStatus
-	t.status = c.signed()
-	c.lit(") ")
+	t.status = c.signedLit(") ")
 	if !c.bad {
 		t.at = atTail
 	}
