@@ -72,6 +72,9 @@ type encoding struct {
 	ends  []int32 // end of event i in buf
 }
 
+// encodeRoom is what encoders of the schema ask for before they write an event.
+const encodeRoom = 4 << 10
+
 // NewBatch makes a batch that belongs to no pool, for tests and for copies.
 func NewBatch(stream string) *Batch { return &Batch{Stream: stream} }
 
@@ -147,7 +150,7 @@ func (b *Batch) Encode(owner any, wanted func(i int) bool, add func(dst []byte, 
 	c.owner, c.buf, c.ends = owner, c.buf[:0], c.ends[:0]
 	for i := range b.Events {
 		if e := &b.Events[i]; !e.Dropped && (wanted == nil || wanted(i)) {
-			c.buf = appendRoom(c.buf, 1<<10)
+			c.buf = appendRoom(c.buf, encodeRoom)
 			c.buf = add(c.buf, e)
 		}
 		c.ends = append(c.ends, int32(len(c.buf)))
@@ -205,7 +208,8 @@ func (b *Batch) EncodedRun(owner any, events []*Event) (p []byte, n int) {
 	return nil, 0
 }
 
-// Block is the address range of the arena's first block, the one that Clean speaks of. It is good until the batch is released.
+// Block is the address range of the arena's first block, the one that Clean speaks of. It is good until the batch is released. 64 bytes
+// can be read from any place in it: there is as much memory behind it.
 type Block struct{ from, size uintptr }
 
 // Block returns the range of the first block.
@@ -336,14 +340,17 @@ func (a *Arena) Alloc(n int) []byte {
 	return a.spill[len(a.spill)-1][:n:n]
 }
 
+// blockMargin is how much memory there is at least behind the first block: see Block.
+const blockMargin = 64
+
 // Block allocates the first block, which the reader fills with raw lines, and remembers how far it goes. It must be the
 // arena's first allocation. Shrink it with SetBlock when less was read.
 func (a *Arena) Block(n int) []byte {
 	if len(a.buf) != 0 || a.block != 0 {
 		panic("BUG: the block is not the arena's first allocation")
 	}
-	if n > cap(a.buf) {
-		a.buf = make([]byte, 0, n)
+	if n+blockMargin > cap(a.buf) {
+		a.buf = make([]byte, 0, n+blockMargin)
 	}
 	a.buf = a.buf[:n]
 	a.block = n

@@ -251,3 +251,19 @@ func TestListsStayWhereTheyAreUntilTheBatchIsUsedAgain(t *testing.T) {
 		t.Errorf("the copy holds %q, the poisoned list %q, charged %d", v.List(), l, last)
 	}
 }
+
+func TestThereIsMemoryBehindTheBlock(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{0, 1, blockMargin, smallBytes - 1, smallBytes, smallBytes + 1, MaxBatchBytes, 2 * MaxBatchBytes} {
+		pooled, err := NewPool(1<<30).Get(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range []*Batch{pooled, NewBatch("s")} {
+			block := b.Arena().Block(n)
+			if behind := cap(block) - len(block); behind < blockMargin {
+				t.Errorf("%d bytes are behind a block of %d", behind, n)
+			}
+		}
+	}
+}

@@ -22,17 +22,23 @@ func (e *Event) copyTo(d *Event) {
 	d.Raw = append([]byte(nil), e.Raw...)
 	d.Extra = make([]Field, len(e.Extra))
 	for i, f := range e.Extra {
-		v := f.Value
-		v.str = strings.Clone(v.str)
-		if v.list != nil {
-			v.list = make([]string, len(f.Value.list))
-			for j, s := range f.Value.list {
-				v.list[j] = strings.Clone(s)
-			}
-		}
-		d.Extra[i] = Field{strings.Clone(f.Key), v}
+		d.Extra[i] = Field{strings.Clone(f.Key), f.Value.clone()}
 	}
 	d.Plain = false // its strings are no views into a checked block any more
+}
+
+func (v Value) clone() Value {
+	switch v.kind {
+	case String, Object:
+		return textValue(v.kind, strings.Clone(v.Str()))
+	case List:
+		l := make([]string, v.num)
+		for i, s := range v.List() {
+			l[i] = strings.Clone(s)
+		}
+		return ListValue(l)
+	}
+	return v
 }
 
 // texts lists all fixed string fields.

@@ -95,7 +95,11 @@ func AppendSeconds(b []byte, d time.Duration) []byte {
 		b = append(b, '-')
 		n = -n
 	}
-	b = strconv.AppendUint(b, n/1e9, 10)
+	if n < 10e9 {
+		b = append(b, byte('0'+n/1e9))
+	} else {
+		b = strconv.AppendUint(b, n/1e9, 10)
+	}
 	return appendFraction(b, uint32(n%1e9))
 }
 
@@ -104,22 +108,16 @@ func appendFraction(b []byte, ns uint32) []byte {
 	if ns == 0 {
 		return b
 	}
-	digits := 9
-	for ns%1000 == 0 {
-		ns /= 1000
-		digits -= 3
+	high, low := ns/1e5, ns%1e5 // four digits and five, made beside each other
+	b = append(b, '.', byte('0'+high/1000), byte('0'+high/100%10), byte('0'+high/10%10), byte('0'+high%10),
+		byte('0'+low/10000), byte('0'+low/1000%10), byte('0'+low/100%10), byte('0'+low/10%10), byte('0'+low%10))
+	if low == 0 {
+		b = b[:len(b)-5]
 	}
-	for ns%10 == 0 {
-		ns /= 10
-		digits--
+	for b[len(b)-1] == '0' {
+		b = b[:len(b)-1]
 	}
-	var t [10]byte
-	for i := digits; i > 0; i-- {
-		t[i] = byte('0' + ns%10)
-		ns /= 10
-	}
-	t[0] = '.'
-	return append(b, t[:digits+1]...)
+	return b
 }
 
 // AppendTime appends t as a quoted RFC 3339 time in UTC with the shortest fraction.
@@ -183,9 +181,9 @@ func AppendFloat(b []byte, f float64) []byte {
 func AppendValue(b []byte, v Value) []byte {
 	switch v.kind {
 	case String:
-		return AppendString(b, v.str)
+		return AppendString(b, v.Str())
 	case Object:
-		return append(b, v.str...)
+		return append(b, v.Str()...)
 	case Int:
 		return strconv.AppendInt(b, v.num, 10)
 	case Float:
@@ -196,7 +194,7 @@ func AppendValue(b []byte, v Value) []byte {
 		return AppendTime(b, v.Time())
 	case List:
 		b = append(b, '[')
-		for i, s := range v.list {
+		for i, s := range v.List() {
 			if i > 0 {
 				b = append(b, ',')
 			}
@@ -211,21 +209,21 @@ func AppendValue(b []byte, v Value) []byte {
 // for the newlines and the quotes. One pass decides for a whole block of lines.
 func IsClean(b []byte) bool {
 	const l, h = 0x0101010101010101, 0x8080808080808080
-	// While no byte has its high bit set, adding 0x60 sets it in just the bytes from 0x20 on.
+	// While no byte has its high bit set, adding 0x60 sets it in just the bytes from 0x20 on. What eight words tell is laid side by side,
+	// one bit of each byte for each word, and counted at once.
 	var high uint64
-	var n0, n1, n2, n3 int
-	i := 0
-	for ; i+32 <= len(b); i += 32 {
-		p := b[i : i+32 : i+32]
+	printable, i := 0, 0
+	for ; i+64 <= len(b); i += 64 {
+		p := b[i : i+64 : i+64]
 		x0, x1 := binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[8:])
 		x2, x3 := binary.LittleEndian.Uint64(p[16:]), binary.LittleEndian.Uint64(p[24:])
-		high |= x0 | x1 | x2 | x3
-		n0 += bits.OnesCount64((x0 + l*0x60) & h)
-		n1 += bits.OnesCount64((x1 + l*0x60) & h)
-		n2 += bits.OnesCount64((x2 + l*0x60) & h)
-		n3 += bits.OnesCount64((x3 + l*0x60) & h)
+		x4, x5 := binary.LittleEndian.Uint64(p[32:]), binary.LittleEndian.Uint64(p[40:])
+		x6, x7 := binary.LittleEndian.Uint64(p[48:]), binary.LittleEndian.Uint64(p[56:])
+		high |= x0 | x1 | x2 | x3 | x4 | x5 | x6 | x7
+		printable += bits.OnesCount64((x0+l*0x60)&h | (x1+l*0x60)&h>>1 | (x2+l*0x60)&h>>2 | (x3+l*0x60)&h>>3 |
+			(x4+l*0x60)&h>>4 | (x5+l*0x60)&h>>5 | (x6+l*0x60)&h>>6 | (x7+l*0x60)&h>>7)
 	}
-	control := i - (n0 + n1 + n2 + n3)
+	control := i - printable
 	for ; i < len(b); i++ {
 		high |= uint64(b[i])
 		if b[i] < 0x20 {

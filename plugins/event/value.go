@@ -2,8 +2,10 @@ package event
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"time"
+	"unsafe"
 )
 
 // Kind is the type of a Value.
@@ -48,12 +50,17 @@ type Field struct {
 	Value Value
 }
 
-// Value is the value of a field. The zero Value is absent.
+// Value is the value of a field. The zero Value is absent. It is small, because values are passed around for every event; Equal
+// compares, == does not.
 type Value struct {
-	str  string
-	list []string
-	num  int64
+	_    [0]func()      // so that == does not compile
+	at   unsafe.Pointer // first byte of a String or an Object, first string of a List, else nil
+	num  int64          // how many there are; the number of other kinds
 	kind Kind
+}
+
+func textValue(k Kind, s string) Value {
+	return Value{kind: k, at: unsafe.Pointer(unsafe.StringData(s)), num: int64(len(s))}
 }
 
 // StringValue holds s; an empty string is absent.
@@ -61,7 +68,7 @@ func StringValue(s string) Value {
 	if s == "" {
 		return Value{}
 	}
-	return Value{kind: String, str: s}
+	return textValue(String, s)
 }
 
 // IntValue holds n.
@@ -97,7 +104,7 @@ func ListValue(l []string) Value {
 	if len(l) == 0 {
 		return Value{}
 	}
-	return Value{kind: List, list: l}
+	return Value{kind: List, at: unsafe.Pointer(unsafe.SliceData(l)), num: int64(len(l))}
 }
 
 // ObjectValue holds a JSON object as its text, which must be valid JSON; an empty text is absent.
@@ -105,14 +112,19 @@ func ObjectValue(text string) Value {
 	if text == "" {
 		return Value{}
 	}
-	return Value{kind: Object, str: text}
+	return textValue(Object, text)
 }
 
 // Kind returns the value's type.
 func (v Value) Kind() Kind { return v.kind }
 
 // Str returns the text of a String or the JSON of an Object, else "".
-func (v Value) Str() string { return v.str }
+func (v Value) Str() string {
+	if v.kind != String && v.kind != Object {
+		return ""
+	}
+	return unsafe.String((*byte)(v.at), v.num)
+}
 
 // Int returns the number of an Int, else 0.
 func (v Value) Int() int64 {
@@ -145,14 +157,19 @@ func (v Value) Time() time.Time {
 }
 
 // List returns the strings of a List, else nil. The caller does not change them.
-func (v Value) List() []string { return v.list }
+func (v Value) List() []string {
+	if v.kind != List {
+		return nil
+	}
+	return unsafe.Slice((*string)(v.at), v.num)
+}
 
 // Text renders the value for people and for templates: the string itself, numbers in decimal, times in RFC 3339, lists and
 // objects as JSON.
 func (v Value) Text() string {
 	switch v.kind {
 	case String, Object:
-		return v.str
+		return v.Str()
 	case Int:
 		return strconv.FormatInt(v.num, 10)
 	case Float:
@@ -172,13 +189,5 @@ func (v Value) Text() string {
 
 // Equal reports whether both hold the same value of the same kind.
 func (v Value) Equal(w Value) bool {
-	if v.kind != w.kind || v.num != w.num || v.str != w.str || len(v.list) != len(w.list) {
-		return false
-	}
-	for i := range v.list {
-		if v.list[i] != w.list[i] {
-			return false
-		}
-	}
-	return true
+	return v.kind == w.kind && v.num == w.num && v.Str() == w.Str() && slices.Equal(v.List(), w.List())
 }

@@ -1,8 +1,11 @@
 package schema
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"slices"
 	"strconv"
+	"sync"
 	"unsafe"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -25,30 +28,53 @@ type Encoder struct {
 	opt    EncodeOptions
 	fields []encField
 	namer  *namer // nil for the schema's own names
+	// scratches are for Append.
+	scratches sync.Pool // of *Scratch
+	// room is enough for all fields, with texts of textRoom, and for what is moved too much.
+	room int
 }
 
-// steady tells the fields whose values are names of formats, services and the like: neighbours among them make a group, because they
-// are mostly the same constants in one event as in the one before, and then written in one go.
-func steady(name string) bool {
-	switch name {
-	case "source_system", "kind", "record_class", "program", "service", "outcome", "format", "timestamp_basis":
-		return true
-	}
-	return false
-}
+// Keys and texts are moved in pieces of a fixed size, whatever their length: that costs a third of a call. What is moved too much is
+// overwritten by what comes next.
+const (
+	// keyRoom holds the longest key, `,"api_response_size_includes_headers_bool":`.
+	keyRoom = 48
+	// textRoom is how long a text is at most to be moved so: what event.Block has memory for. Numbers and times are shorter.
+	textRoom = 64
+	// halfRoom is enough for most texts, and for the keys of all.
+	halfRoom = textRoom / 2
+)
 
-// keyRoom is the room that every key is copied in at once, whatever its length: moves of a fixed size cost a third of a call. It
-// holds the longest key, `,"api_response_size_includes_headers_bool":`.
-const keyRoom = 48
+// Arrays within structs: the compiler moves these without a call, because they cannot overlap.
+type (
+	wideKey  struct{ bytes [keyRoom]byte }
+	wideText struct{ bytes [textRoom]byte }
+	half     struct{ bytes [halfRoom]byte }
+)
 
 type encField struct {
-	key  [keyRoom]byte // `,"name":"` or `,"name":`
-	n    uint8         // length of key
-	slot slot
-	mask event.Mask
-	off  uintptr
-	// group is how many fields make up the group that begins here; 0 within and outside of groups.
-	group int
+	key   [keyRoom]byte // `,"name":"` or `,"name":`
+	n     uint8         // length of key
+	slot  slot
+	mask  event.Mask
+	width uint8   // bytes of the whole number that stands at off; 0: none does
+	off   uintptr // of a text or of such a number
+}
+
+// setNumber says where a whole number stands.
+func (f *encField) setNumber() {
+	switch f.slot {
+	case status:
+		f.width, f.off = 4, unsafe.Offsetof(shape.Status)
+	case level:
+		f.width, f.off = 4, unsafe.Offsetof(shape.Level)
+	case size:
+		f.width, f.off = 8, unsafe.Offsetof(shape.Size)
+	case processID:
+		f.width, f.off = 8, unsafe.Offsetof(shape.ProcessID)
+	case offset:
+		f.width, f.off = 8, unsafe.Offsetof(shape.Offset)
+	}
 }
 
 // NewEncoder makes an encoder.
@@ -58,7 +84,7 @@ func NewEncoder(opt EncodeOptions) *Encoder {
 		c.namer = newNamer(opt.Naming)
 		return c
 	}
-	first := -1 // of the group that the field before belongs to
+	c.room = len(beginning) + keyRoom + textRoom
 	for i := range table {
 		f := &table[i]
 		switch f.slot {
@@ -74,19 +100,12 @@ func NewEncoder(opt EncodeOptions) *Encoder {
 			key += `"`
 		}
 		x := encField{n: uint8(len(key)), slot: f.slot, mask: f.mask, off: f.off}
-		if copy(x.key[:], key) < len(key) {
+		x.setNumber()
+		if copy(x.key[:], key) < len(key) || f.slot == text && len(key) > halfRoom {
 			panic("BUG: keyRoom is too small for " + f.Name)
 		}
 		c.fields = append(c.fields, x)
-		switch {
-		case !steady(f.Name):
-			first = -1
-		case first < 0:
-			first = len(c.fields) - 1
-			fallthrough
-		default:
-			c.fields[first].group++
-		}
+		c.room += len(key) + textRoom + len(`"`)
 	}
 	return c
 }
@@ -101,8 +120,12 @@ func (c *Encoder) Append(dst []byte, e *event.Event) []byte {
 			return append(dst, p...)
 		}
 	}
-	var s Scratch
-	return c.Encode(dst, e, &s)
+	s, ok := c.scratches.Get().(*Scratch)
+	if !ok {
+		s = new(Scratch)
+	}
+	defer c.scratches.Put(s)
+	return c.Encode(dst, e, s)
 }
 
 // Run returns the cached encodings of as many of the first events as stand next to each other in their batch, and how many these
@@ -117,135 +140,61 @@ func (c *Encoder) Run(events []*event.Event) (p []byte, n int) {
 // Scratch is what an encoding goroutine remembers between events.
 type Scratch struct {
 	time event.TimeEncoder
-	// clean holds for each field the last constant that was found to need no escaping.
-	clean [len(table)]string
-	// groups holds by its first field how a group was written last, if all of it was clean constants.
-	groups [len(table)][]byte
+	// known are constants that were found to need no escaping, each in the pair that its address tells.
+	known [1 << knownBits][2]knownText
 }
 
-// group writes the group of steady fields that begins at field i to d[n:] and returns both.
-func (c *Encoder) group(d []byte, n int, e *event.Event, s *Scratch, i int) ([]byte, int) {
-	fields := c.fields[i : i+c.fields[i].group]
-	last := s.groups[i]
-	for k := range fields {
-		v := *(*string)(unsafe.Add(unsafe.Pointer(e), fields[k].off))
-		if was := s.clean[i+k]; len(v) != len(was) || len(v) > 0 && unsafe.StringData(v) != unsafe.StringData(was) {
-			last = nil
-			break
-		}
-	}
-	if len(last) > 0 {
-		if len(d)-n < len(last) {
-			d = room(d[:n], len(last))
-		}
-		return d, n + copy(d[n:], last)
-	}
-	b := e.Batch()
-	p, constant := d[:n], b != nil
-	for k := range fields {
-		f := &fields[k]
-		v := *(*string)(unsafe.Add(unsafe.Pointer(e), f.off))
-		s.clean[i+k] = ""
-		if v == "" {
-			continue
-		}
-		p = append(p, f.key[:f.n]...)
-		from := len(p)
-		p = event.AppendEscaped(p, v)
-		// A string of the arena is used again under another content; s keeps any other one alive and so unchanged.
-		if constant = constant && len(p)-from == len(v) && !b.Owns(v); constant {
-			s.clean[i+k] = v
-		}
-		p = append(p, '"')
-	}
-	s.groups[i] = s.groups[i][:0]
-	if constant {
-		s.groups[i] = append(s.groups[i], p[n:]...)
-	}
-	return p[:cap(p)], len(p)
+// knownBits makes room for several times the names of formats, services, routes and the like that neighbours share.
+const knownBits = 6
+
+type knownText struct {
+	text string
+	copy wideText
 }
+
+// is reports whether v is the text, at the same place and so without a look at it.
+func (k *knownText) is(v string) bool {
+	return len(v) == len(k.text) && unsafe.StringData(v) == unsafe.StringData(k.text)
+}
+
+// place returns where v is remembered, if it is.
+func (s *Scratch) place(v string) *[2]knownText {
+	const golden = 0x9e3779b97f4a7c15 // spreads addresses that are near each other
+	return &s.known[uint64(uintptr(unsafe.Pointer(unsafe.StringData(v))))*golden>>(64-knownBits)]
+}
+
+// escaped appends v as the inside of a JSON string, and remembers it if it needs no escaping and is not of the batch b. A string of the
+// batch's arena is used again under another content; s keeps any other one alive and so unchanged.
+func (s *Scratch) escaped(dst []byte, v string, b *event.Batch) []byte {
+	n := len(dst)
+	dst = event.AppendEscaped(dst, v)
+	if len(dst)-n == len(v) && len(v) <= textRoom && b != nil && !b.Owns(v) {
+		k := s.place(v)
+		k[1] = k[0]
+		k[0].text = v
+		copy(k[0].copy.bytes[:], v)
+	}
+	return dst
+}
+
+const beginning = `{"schema_version":"` + Version + `"`
 
 // Encode appends e's encoding to dst without looking for a cached one.
 func (c *Encoder) Encode(dst []byte, e *event.Event, s *Scratch) []byte {
 	if c.namer != nil {
 		return c.namer.encode(dst, e, c.opt)
 	}
-	const begin = `{"schema_version":"` + Version + `"`
-	n := len(dst)
-	d := room(dst, 1<<10)
-	n += copy(d[n:], begin)
-	b := e.Batch()
-	var plain event.Block // what is a view into it can be copied as it is
-	if e.Plain && b != nil && b.Clean {
-		plain = b.Block()
+	var block event.Block // what is a view into it can be copied as it is
+	if b := e.Batch(); b != nil && e.Plain && b.Clean {
+		block = b.Block()
 	}
-	fields := c.fields
-	for i := 0; i < len(fields); i++ {
-		f := &fields[i]
-		if f.group > 0 {
-			d, n = c.group(d, n, e, s, i)
-			i += f.group - 1
-			continue
+	dst = append(dst, beginning...)
+	for i := 0; ; i++ {
+		if dst, i = c.plain(dst, i, e, block, s); i == len(c.fields) {
+			break
 		}
-		if f.slot == text {
-			v := *(*string)(unsafe.Add(unsafe.Pointer(e), f.off))
-			if v == "" {
-				continue
-			}
-			if len(d)-n < keyRoom+6*len(v)+1 { // an escaped byte takes six at most
-				d = room(d[:n], keyRoom+6*len(v)+1)
-			}
-			*(*[keyRoom]byte)(d[n:]) = f.key
-			n += int(f.n)
-			if last := s.clean[i]; len(v) == len(last) && unsafe.StringData(v) == unsafe.StringData(last) {
-				n += copy(d[n:], v)
-			} else if plain.Has(v) {
-				n += copy(d[n:], v)
-			} else {
-				grown := len(event.AppendEscaped(d[:n], v)) - n
-				n += grown
-				// A string of the arena is used again under another content; s keeps any other one alive and so unchanged.
-				if grown == len(v) && b != nil && !b.Owns(v) {
-					s.clean[i] = v
-				}
-			}
-			d[n] = '"'
-			n++
-			continue
-		}
-		if f.mask != 0 && e.Has&f.mask == 0 || f.slot == instant && e.Time.IsZero() {
-			continue
-		}
-		const most = 64 // bytes of any value below
-		if len(d)-n < keyRoom+most {
-			d = room(d[:n], keyRoom+most)
-		}
-		*(*[keyRoom]byte)(d[n:]) = f.key
-		n += int(f.n)
-		p := d[:n]
-		switch f.slot {
-		case instant:
-			p = s.time.Append(p, e.Time)
-		case status:
-			p = appendInt(p, int64(e.Status))
-		case size:
-			p = appendInt(p, e.Size)
-		case duration:
-			p = event.AppendSeconds(p, e.Duration)
-		case processID:
-			p = appendInt(p, e.ProcessID)
-		case level:
-			p = appendInt(p, int64(e.Level))
-		case offset:
-			p = appendInt(p, e.Offset)
-		case boolean:
-			p = strconv.AppendBool(p, e.Bools&f.mask != 0)
-		case eventID:
-			p = append(e.AppendID(p), '"')
-		}
-		n = len(p)
+		dst = c.field(dst, i, e, block, s)
 	}
-	dst = d[:n]
 	for i := range e.Extra {
 		x := &e.Extra[i]
 		dst = append(dst, ',')
@@ -260,36 +209,110 @@ func (c *Encoder) Encode(dst []byte, e *event.Event, s *Scratch) []byte {
 	return dst
 }
 
-// pairs holds the numbers 00 to 99.
-const pairs = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899"
-
-// appendInt appends v in decimal. Most numbers of access lines have few digits.
-func appendInt(b []byte, v int64) []byte {
-	if v < 0 || v >= 1e6 {
-		return strconv.AppendInt(b, v, 10)
+// plain appends the fields from i on for as long as they are absent, numbers of a few digits, bools, or short texts that are known to
+// need no escaping. It returns the first field that is none of that, with room for it unless it is a text. Most of what is encoded
+// passes here, so it checks the room once and calls nobody.
+func (c *Encoder) plain(dst []byte, i int, e *event.Event, block event.Block, s *Scratch) ([]byte, int) {
+	if cap(dst)-len(dst) < c.room {
+		dst = slices.Grow(dst, c.room)
 	}
-	n := uint32(v)
-	switch {
-	case n < 10:
-		return append(b, byte('0'+n))
-	case n < 100:
-		return append(b, pairs[2*n], pairs[2*n+1])
-	case n < 1000:
-		r := n % 100
-		return append(b, byte('0'+n/100), pairs[2*r], pairs[2*r+1])
-	case n < 10000:
-		q, r := n/100, n%100
-		return append(b, pairs[2*q], pairs[2*q+1], pairs[2*r], pairs[2*r+1])
+	at := unsafe.Pointer(unsafe.SliceData(dst))
+	n := len(dst)
+	fields := c.fields
+	for ; i < len(fields); i++ {
+		f := &fields[i]
+		if f.slot != text {
+			if f.mask != 0 && e.Has&f.mask == 0 {
+				continue
+			}
+			var word uint64 // what is written, the first byte in the lowest, and how many bytes of it
+			var size int
+			switch {
+			case f.width > 0:
+				v := int64(*(*int32)(unsafe.Add(unsafe.Pointer(e), f.off)))
+				if f.width == 8 {
+					v = *(*int64)(unsafe.Add(unsafe.Pointer(e), f.off))
+				}
+				if uint64(v) >= 1e8 {
+					return dst[:n], i
+				}
+				word = digits(uint32(v))
+				none := bits.TrailingZeros64(word|1<<56) / 8 // leading zeros, but for the last digit
+				word, size = (word|zeros)>>(8*none), 8-none
+			case f.slot != boolean:
+				return dst[:n], i
+			case e.Bools&f.mask != 0:
+				word, size = 't'|'r'<<8|'u'<<16|'e'<<24, 4
+			default:
+				word, size = 'f'|'a'<<8|'l'<<16|'s'<<24|'e'<<32, 5
+			}
+			(*wideKey)(unsafe.Add(at, n)).bytes = f.key
+			n += int(f.n)
+			binary.LittleEndian.PutUint64((*[8]byte)(unsafe.Add(at, n))[:], word)
+			n += size
+			continue
+		}
+		v := *(*string)(unsafe.Add(unsafe.Pointer(e), f.off))
+		if v == "" {
+			continue
+		}
+		p := unsafe.StringData(v)
+		if !block.Has(v) || len(v) > textRoom {
+			k := s.place(v)
+			switch {
+			case k[0].is(v):
+				p = &k[0].copy.bytes[0]
+			case k[1].is(v):
+				p = &k[1].copy.bytes[0]
+			default:
+				return dst[:n], i
+			}
+		}
+		(*half)(unsafe.Add(at, n)).bytes = (*half)(unsafe.Pointer(&f.key)).bytes
+		n += int(f.n)
+		(*half)(unsafe.Add(at, n)).bytes = (*half)(unsafe.Pointer(p)).bytes
+		if len(v) > halfRoom {
+			(*half)(unsafe.Add(at, n+halfRoom)).bytes = (*half)(unsafe.Add(unsafe.Pointer(p), halfRoom)).bytes
+		}
+		n += len(v)
+		*(*byte)(unsafe.Add(at, n)) = '"'
+		n++
 	}
-	return appendPair(appendInt(b, int64(n/100)), n%100)
+	return dst[:n], i
 }
 
-func appendPair(b []byte, r uint32) []byte { return append(b, pairs[2*r], pairs[2*r+1]) }
-
-// room returns all of b's memory, with room for at least n bytes after its length.
-func room(b []byte, n int) []byte {
-	if cap(b)-len(b) < n {
-		b = slices.Grow(b, n)
+// field appends the field at which plain stopped.
+func (c *Encoder) field(dst []byte, i int, e *event.Event, block event.Block, s *Scratch) []byte {
+	f := &c.fields[i]
+	if f.slot == instant && e.Time.IsZero() {
+		return dst
 	}
-	return b[:cap(b)]
+	dst = append(dst, f.key[:]...)[:len(dst)+int(f.n)]
+	switch f.slot {
+	case text:
+		v := *(*string)(unsafe.Add(unsafe.Pointer(e), f.off))
+		if block.Has(v) {
+			dst = append(dst, v...)
+		} else {
+			dst = s.escaped(dst, v, e.Batch())
+		}
+		dst = append(dst, '"')
+	case instant:
+		dst = s.time.Append(dst, e.Time)
+	case duration:
+		dst = event.AppendSeconds(dst, e.Duration)
+	case status:
+		dst = strconv.AppendInt(dst, int64(e.Status), 10)
+	case size:
+		dst = strconv.AppendInt(dst, e.Size, 10)
+	case processID:
+		dst = strconv.AppendInt(dst, e.ProcessID, 10)
+	case level:
+		dst = strconv.AppendInt(dst, int64(e.Level), 10)
+	case offset:
+		dst = strconv.AppendInt(dst, e.Offset, 10)
+	case eventID:
+		dst = append(e.AppendID(dst), '"')
+	}
+	return dst
 }

@@ -3,6 +3,7 @@ package schema
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -175,7 +176,7 @@ func (w *namer) field(dst []byte, key string, f *Field, v event.Value, e *event.
 		return event.AppendString(append(dst, key...), version)
 	case "api_response_time_num":
 		if w.naming == ECS {
-			return appendInt(append(dst, key...), int64(e.Duration))
+			return strconv.AppendInt(append(dst, key...), int64(e.Duration), 10)
 		}
 		return event.AppendSeconds(append(dst, key...), e.Duration)
 	case "client":
@@ -186,7 +187,7 @@ func (w *namer) field(dst []byte, key string, f *Field, v event.Value, e *event.
 		n := v.Int()
 		known := n >= 0 && n < int64(len(severities))
 		if w.naming == OTel && known {
-			return appendInt(append(dst, key...), severities[n])
+			return strconv.AppendInt(append(dst, key...), severities[n], 10)
 		}
 		if w.naming == ECS && known {
 			return append(append(append(plain(key), `,"log.level":"`...), levelNames[n]...), '"')
@@ -218,7 +219,7 @@ func (w *namer) derive(dst []byte, e *event.Event) []byte {
 		}
 	case OTel:
 		if e.Outcome == "failure" && e.Has&event.HasStatus != 0 {
-			dst = append(appendInt(append(dst, `,"error.type":"`...), int64(e.Status)), '"')
+			dst = append(strconv.AppendInt(append(dst, `,"error.type":"`...), int64(e.Status), 10), '"')
 		}
 	case OVH:
 	}

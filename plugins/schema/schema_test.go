@@ -2,9 +2,10 @@ package schema
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
-	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,14 +89,28 @@ func TestEveryFieldIsSetReadUnsetAndEncoded(t *testing.T) {
 	}
 }
 
-// TestCachedCleanAndPlainEncodingsAreTheSame holds the shortcuts of the encoder against the long way.
+// TestCachedCleanAndPlainEncodingsAreTheSame holds the shortcuts of the encoder against the long way: views of the block of any length,
+// up to its very end, constants that it remembers from other events, and memory that is used again under another content.
 func TestCachedCleanAndPlainEncodingsAreTheSame(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 1))
 	enc := NewEncoder(EncodeOptions{Newline: true})
-	for range 2000 {
+	var constants []string
+	for n := 1; n < 100; n++ {
+		constants = append(constants, strings.Repeat("c", n))
+	}
+	constants = append(constants, `from the "heap"`, "é", "a\nb")
+	pool := event.NewPool(1 << 20)
+	var used Scratch
+	for range 5000 {
 		b := event.NewBatch("s")
-		text := make([]byte, 200)
+		if r.IntN(2) == 0 {
+			var err error
+			if b, err = pool.Get(t.Context(), 1<<10); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text := make([]byte, 300)
 		for i := range text {
 			text[i] = byte(' ' + r.IntN(95))
 			if text[i] == '"' {
@@ -103,7 +118,7 @@ func TestCachedCleanAndPlainEncodingsAreTheSame(t *testing.T) {
 			}
 		}
 		if r.IntN(2) == 0 {
-			text[r.IntN(200)] = []byte{0xff, '\\', 0x01}[r.IntN(3)]
+			text[r.IntN(len(text))] = []byte{0xff, '\\', 0x01}[r.IntN(3)]
 		}
 		block := b.Arena().Block(len(text))
 		copy(block, text)
@@ -111,39 +126,70 @@ func TestCachedCleanAndPlainEncodingsAreTheSame(t *testing.T) {
 		e := b.Append()
 		for i := range table {
 			f := &table[i]
-			if p := f.Text(e); p != nil && r.IntN(2) == 0 {
-				at := r.IntN(190)
-				*p = event.View(block[at : at+1+r.IntN(10)])
+			p := f.Text(e)
+			switch {
+			case p == nil:
+			case r.IntN(3) == 0:
+				at := r.IntN(len(text))
+				*p = event.View(block[at:min(len(text), at+1+r.IntN(1<<r.IntN(8)))])
+			case r.IntN(2) == 0:
+				*p = constants[r.IntN(len(constants))]
 			}
 		}
-		if r.IntN(3) == 0 {
-			e.Path = `from the "heap"`
-		}
 		e.SetDuration(time.Duration(r.Int64N(1e10)))
-		var s Scratch
-		long := string(enc.Encode(nil, e, &s))
+		var fresh Scratch
+		long := string(enc.Encode(nil, e, &fresh))
+		if got := string(enc.Encode(nil, e, &used)); got != long {
+			t.Fatalf("what is remembered gives\n%s\nthe long way\n%s", got, long)
+		}
 		e.Plain = true
-		if got := string(enc.Encode(nil, e, &s)); got != long {
+		if got := string(enc.Encode(nil, e, &used)); got != long {
 			t.Fatalf("the short cut gives\n%s\nthe long way\n%s", got, long)
 		}
-		b.Encode(enc, nil, func(dst []byte, e *event.Event) []byte { return enc.Encode(dst, e, &s) })
+		b.Encode(enc, nil, func(dst []byte, e *event.Event) []byte { return enc.Encode(dst, e, &used) })
 		if got := string(enc.Append(nil, e)); got != long {
 			t.Fatalf("the cache gives\n%s\nnot\n%s", got, long)
 		}
 		if !json.Valid([]byte(long)) {
 			t.Fatalf("no JSON: %s", long)
 		}
+		if b.Charged() > 0 {
+			b.Release()
+		}
 	}
 }
 
 func TestNumbersAreWrittenInDecimal(t *testing.T) {
 	t.Parallel()
-	for _, base := range []int64{0, 10, 100, 1000, 10000, 100000, 1e6, 1e9, 1 << 62, -1, -1 << 63} {
+	enc := NewEncoder(EncodeOptions{})
+	var s Scratch
+	for _, base := range []int64{0, 10, 100, 1000, 10000, 100000, 1e6, 12345678, 1e7, 90807060, 1e8, 1e9, 1 << 31, 1 << 62, -1, -1 << 63} {
 		for d := int64(-3); d <= 3; d++ {
-			if got, want := string(appendInt(nil, base+d)), strconv.FormatInt(base+d, 10); got != want {
+			v := base + d
+			e := event.NewBatch("s").Append()
+			e.SetLevel(int32(v))
+			e.SetStatus(int32(v))
+			e.SetSize(v)
+			e.SetProcessID(v)
+			e.Offset, e.Has = v, e.Has|event.HasLogOffset
+			want := fmt.Sprintf(`{"schema_version":"1","level":%d,"api_response_code_int":%d,"api_response_size_int":%d,"process_id_int":%d,"log_offset_int":%d}`,
+				int32(v), int32(v), v, v, v)
+			if got := string(enc.Encode(nil, e, &s)); got != want {
 				t.Errorf("got %s, want %s", got, want)
 			}
 		}
+	}
+}
+
+func TestBoolsAreWritten(t *testing.T) {
+	t.Parallel()
+	e := event.NewBatch("s").Append()
+	e.SetBool(event.BoolTruncated, true)
+	e.SetBool(event.BoolIdentityUnverified, false)
+	var s Scratch
+	const want = `{"schema_version":"1","identity_unverified_bool":false,"truncated_bool":true}`
+	if got := string(NewEncoder(EncodeOptions{}).Encode(nil, e, &s)); got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

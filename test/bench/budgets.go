@@ -234,7 +234,8 @@ func (b *bench) oneFile(ctx context.Context, has func(string) bool) ([]row, erro
 		}
 		ns := p.of.least(perEvent)
 		x := row{name: p.name, what: p.what, void: p.of.void, value: ns / r, goal: p.goal, must: p.must, unit: "R"}
-		x.detail = fmt.Sprintf("R %.0f ns, agent %.0f ns CPU per event; medians %.0f, %.0f", r, ns, reference.median(perEvent), p.of.median(perEvent))
+		user := p.of.least(func(c cost) float64 { return float64(c.user) / float64(s.lines) })
+		x.detail = fmt.Sprintf("R %.0f ns, agent %.0f ns CPU per event (user %.0f); medians %.0f, %.0f", r, ns, user, reference.median(perEvent), p.of.median(perEvent))
 		if p.name == "P1" {
 			written := p.of.least(func(c cost) float64 { return float64(c.written) })
 			x.detail += fmt.Sprintf("; %.2f M events/s; %.2f bytes written for each byte read, %.2f times what R's program takes to write as many", 1e3/ns, written/float64(s.bytes), ns/same.least(perEvent))

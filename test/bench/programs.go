@@ -20,6 +20,7 @@ import (
 // cost is what a run of a program took.
 type cost struct {
 	cpu  time.Duration
+	user time.Duration // the part of cpu that is not the kernel's
 	wall time.Duration
 	// rss is the peak. The kernel counts what this process held when it started the child too, so it can only be too high.
 	rss int64
@@ -45,7 +46,8 @@ func start(ctx context.Context, cores int, name string, args ...string) (cost, s
 	err := cmd.Run()
 	c := cost{wall: time.Since(began)}
 	if s := cmd.ProcessState; s != nil {
-		c.cpu = s.UserTime() + s.SystemTime()
+		c.user = s.UserTime()
+		c.cpu = c.user + s.SystemTime()
 		if u, ok := s.SysUsage().(*syscall.Rusage); ok {
 			c.rss = u.Maxrss << 10
 		}
