@@ -206,6 +206,7 @@ func (c *scanner) scan() {
 			// else about it changed.
 			key := c.keyOf(e.name)
 			if l != nil && l.key != key && c.r.place[e.id] != e.path && c.stamps[e.id] != e.stamp && !l.holds(e.id) {
+				delete(owner, e.id)
 				l = nil
 			}
 			if l == nil {
