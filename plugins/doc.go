@@ -86,7 +86,8 @@
 //
 // Process: any error has the batch read again and fed to the processors event by event; the one that fails again goes to a dead
 // letter of the pipeline, with position and reason only, for who knows what a processor was to take out. Nothing passes a processor
-// that did not run. So it returns an error for what it cannot judge, and none for what it leaves alone.
+// that did not run. So it returns an error for what it cannot judge, and none for what it leaves alone. One in its own process may make
+// 16 MiB of a batch in one call, or 8 times what the batch had, and of one event 64 KiB, or 8 times what that had: more is an error too.
 //
 // Run: nil says that the source is exhausted or the context done; after any other error Run is called again, on the same value, a
 // second later at first, a minute at most. CanReplay and Replay: ErrGone says that the records are proved to be lost, ErrLater that

@@ -393,6 +393,8 @@ type decoder struct {
 	some []int32 // room for it
 	all  []int32 // 0, 1, 2, …
 	zero []int32
+
+	sizes []int // what a patch makes of each event
 }
 
 // values sets idx for a column.

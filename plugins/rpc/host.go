@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -68,8 +71,11 @@ type Host struct {
 	number atomic.Uint32
 	seq    atomic.Uint64
 	log    atomic.Pointer[slog.Logger]
-	lost   chan uint32   // instances that nobody closed
-	slots  chan struct{} // full when mostCalls are under way
+	// secrets are taken out of all that the plugin says.
+	secrets masker
+	tallies tallies
+	lost    chan uint32   // instances that nobody closed
+	slots   chan struct{} // full when mostCalls are under way
 
 	// alone is held for reading by a call among others, for writing by one that the process may have died of: when it dies once more, that is
 	// the one.
@@ -79,6 +85,9 @@ type Host struct {
 	proc *process
 	wait time.Duration // before the next start
 	next time.Time     // not started before
+	vain int           // processes in a row that ended before they had done any work
+
+	tried atomic.Pointer[process] // the last one that a call had for itself: what ends it then are the events
 
 	mu       sync.Mutex // guards all below
 	starts   int64
@@ -86,6 +95,8 @@ type Host struct {
 	down     string // why it does not run, "" while it does or nobody needs it
 	current  *process
 	offered  describeReply
+	agreed   []described         // what configurations were checked against
+	killed   map[*process]string // why the agent ended it
 	isClosed bool
 }
 
@@ -101,7 +112,9 @@ func NewHost(c Config, log *slog.Logger) *Host {
 }
 
 // SetLog says where the plugin's log goes from now on.
-func (h *Host) SetLog(log *slog.Logger) { h.log.Store(log.With("plugin", h.Name())) }
+func (h *Host) SetLog(log *slog.Logger) {
+	h.log.Store(slog.New(maskedLog{log.Handler(), &h.secrets}).With("plugin", h.Name()))
+}
 
 // Name is the name of the program.
 func (h *Host) Name() string { return filepath.Base(h.cfg.Path) }
@@ -126,7 +139,7 @@ func (h *Host) Status() Status {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := Status{
-		Name: h.Name(), Path: h.cfg.Path, Version: h.offered.Version, SDK: h.offered.SDK,
+		Name: h.Name(), Path: h.cfg.Path, Version: h.secrets.line(h.offered.Version), SDK: h.secrets.line(h.offered.SDK),
 		Restarts: max(0, h.starts-1), Deaths: h.deaths, Down: h.down,
 	}
 	if p := h.current; p != nil {
@@ -134,7 +147,7 @@ func (h *Host) Status() Status {
 		case <-p.done:
 			s.Deaths++
 			if s.Down == "" {
-				s.Down = "it ended (" + exitText(p.exit) + ") and is started again for the next events"
+				s.Down = "it ended (" + h.endOfLocked(p) + ") and is started again for the next events"
 			}
 		default:
 			s.PID = p.number()
@@ -152,15 +165,19 @@ func (e *downError) Error() string { return e.err.Error() }
 // Unwrap returns the cause.
 func (e *downError) Unwrap() error { return e.err }
 
-// running returns the process, and starts it if there is none. patient: it waits for as long as that takes, else an error says when it is tried
-// again.
-func (h *Host) running(ctx context.Context, patient bool) (*process, error) {
+// forever is the patience of who has nothing else to do.
+const forever time.Duration = math.MaxInt64
+
+// running returns the process, and starts it if there is none. Where it cannot be started at once it waits for the next start, with so much
+// patience in all; then an error says why it does not run.
+func (h *Host) running(ctx context.Context, patience time.Duration) (*process, error) {
+	began := time.Now()
 	for {
 		p, wait, err := h.tryStart(ctx)
 		if err == nil || ctx.Err() != nil {
 			return p, errors.Join(err, ctx.Err())
 		}
-		if !patient {
+		if wait > patience-time.Since(began) {
 			return nil, &downError{fmt.Errorf("plugin %s does not run: %w", h.cfg.Path, err)}
 		}
 		t := time.NewTimer(wait)
@@ -203,8 +220,9 @@ func (h *Host) tryStart(ctx context.Context) (p *process, wait time.Duration, er
 			return nil, 0, ctx.Err()
 		}
 		h.backOffLocked()
+		err = h.secrets.err(err)
 		h.note(err)
-		return nil, time.Until(h.next), err
+		return nil, max(time.Until(h.next), 1), err
 	}
 	return h.proc, 0, nil
 }
@@ -218,13 +236,17 @@ func (h *Host) startLocked(ctx context.Context) error {
 		return err
 	}
 	var offered describeReply
-	if err := p.ask(ctx, methodDescribe, describeRequest{Protocol: protocol}, &offered); err != nil {
+	if err := h.ask(ctx, p, methodDescribe, describeRequest{Protocol: protocol}, &offered); err != nil {
 		late := ctx.Err() != nil
 		p.end()
 		if late {
 			return fmt.Errorf("it did not say in %v what it has", startTimeout)
 		}
 		return fmt.Errorf("asking what it has: %w", err)
+	}
+	if err := h.keepsTo(offered); err != nil {
+		p.end()
+		return err
 	}
 	h.proc = p
 	h.mu.Lock()
@@ -243,15 +265,48 @@ func (h *Host) buryLocked() {
 	p := h.proc
 	p.disconnect()
 	h.proc = nil
-	if p.useful.Load() {
+	if h.vain++; p.useful.Load() {
+		h.vain = 0
+	}
+	// Events that end it are tried alone and then given up: their neighbours need not wait for that.
+	if h.vain == 0 || h.vain <= mostVain && h.tried.Load() == p {
 		h.wait = 0
 	}
 	h.backOffLocked()
 	h.mu.Lock()
+	end := h.endOfLocked(p)
+	delete(h.killed, p)
 	h.deaths++
-	h.current, h.down = nil, "it ended ("+exitText(p.exit)+") and is started again"
+	h.current, h.down = nil, "it ended ("+end+") and is started again"
 	h.mu.Unlock()
-	h.log.Load().Warn("plugin ended, will start it again", "path", h.cfg.Path, "exit", exitText(p.exit), "in", time.Until(h.next).Round(time.Millisecond))
+	h.log.Load().Warn("plugin ended, will start it again", "path", h.cfg.Path, "exit", end, "in", time.Until(h.next).Round(time.Millisecond))
+}
+
+// mostVain is how often in a row events may end the process before it is taken for broken: maxDeaths and one more for each time that a batch of
+// 32,768 events is halved.
+const mostVain = 64
+
+// give kills a process that did not answer a call and returns the error that says so.
+func (h *Host) give(p *process, method string) error {
+	hung := &hungError{call: path.Base(method), after: h.cfg.Timeout}
+	h.mu.Lock()
+	if h.killed == nil {
+		h.killed = map[*process]string{}
+	}
+	if p == h.current && h.killed[p] == "" {
+		h.killed[p] = fmt.Sprintf("killed: it did not answer %s within %v", hung.call, hung.after)
+	}
+	h.mu.Unlock()
+	p.kill()
+	return hung
+}
+
+// endOfLocked says how a process that is gone has ended. The caller holds mu.
+func (h *Host) endOfLocked(p *process) string {
+	if why := h.killed[p]; why != "" {
+		return why
+	}
+	return exitText(p.exit)
 }
 
 // backOffLocked puts the next start off: twice as long each time, until a process has done some work.
@@ -272,30 +327,30 @@ func (h *Host) note(err error) {
 	}
 }
 
+// mostJSON is the size of the largest reply of JSON that is taken.
+const mostJSON = 1 << 20
+
 // ask makes a call of JSON.
-func (p *process) ask(ctx context.Context, method string, in, out any) error {
+func (h *Host) ask(ctx context.Context, p *process, method string, in, out any) error {
 	b, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("writing a request: %w", err)
 	}
 	var reply message
-	if err := p.conn.Invoke(ctx, method, &message{data: b}, &reply); err != nil {
-		return callError(err)
+	if err := p.conn.Invoke(ctx, method, &message{data: b}, &reply, grpc.MaxCallRecvMsgSize(mostJSON)); err != nil {
+		return h.callError(err)
 	}
 	defer reply.free()
-	if len(reply.data) > 1<<20 {
-		return fmt.Errorf("its reply has %d bytes", len(reply.data))
-	}
 	if err := json.Unmarshal(reply.data, out); err != nil {
-		return fmt.Errorf("reading its reply: %w", err)
+		return fmt.Errorf("reading its reply: %w", h.secrets.err(err))
 	}
 	return nil
 }
 
 // callError is gRPC's error in one line.
-func callError(err error) error {
+func (h *Host) callError(err error) error {
 	s := status.Convert(err)
-	return &statusError{s.Code(), oneLine(s.Message())}
+	return &statusError{s.Code(), h.secrets.line(s.Message())}
 }
 
 // statusError is a status other than OK.
@@ -321,7 +376,7 @@ func (h *Host) closeLost(ctx context.Context, p *process) {
 		select {
 		case id := <-h.lost:
 			var r closeReply
-			_ = p.ask(ctx, methodClose, closeRequest{id}, &r) // there is nobody to tell
+			_ = h.ask(ctx, p, methodClose, closeRequest{id}, &r) // there is nobody to tell
 		default:
 			return
 		}
@@ -336,8 +391,10 @@ func (h *Host) Stop() {
 		return
 	}
 	h.proc.stop(stopPatience)
-	h.proc, h.next, h.wait = nil, time.Time{}, 0
+	h.proc, h.next, h.wait, h.vain = nil, time.Time{}, 0, 0
+	h.tried.Store(nil)
 	h.mu.Lock()
+	clear(h.killed)
 	h.current, h.starts, h.deaths, h.down = nil, 0, 0, ""
 	h.mu.Unlock()
 }
@@ -369,6 +426,9 @@ func (h *Host) Specs(ctx context.Context) ([]plugins.Spec, error) {
 		}
 		specs = append(specs, s)
 	}
+	h.mu.Lock()
+	h.agreed = offered.Plugins
+	h.mu.Unlock()
 	return specs, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/stacktrail/stacktrail/plugins"
@@ -36,6 +37,7 @@ type instance struct {
 
 // instance makes an instance. Where a configuration is only checked (there is no StateDir), the plugin is asked what it thinks of it.
 func (h *Host) instance(d described, cfg any, env plugins.Env, linger time.Duration) (*instance, error) {
+	h.secrets.learn(cfg)
 	config, err := configJSON(cfg)
 	if err != nil {
 		return nil, err
@@ -65,20 +67,20 @@ func (h *Host) instance(d described, cfg any, env plugins.Env, linger time.Durat
 func (x *instance) check() error {
 	ctx, cancel := context.WithTimeout(context.Background(), x.host.cfg.Timeout)
 	defer cancel()
-	p, err := x.host.running(ctx, false)
+	p, err := x.host.running(ctx, 0)
 	if err != nil {
 		return err
 	}
 	req := x.open
 	req.Check = true
 	var r openReply
-	if err := p.ask(ctx, methodOpen, req, &r); err != nil {
+	if err := x.host.ask(ctx, p, methodOpen, req, &r); err != nil {
 		if ctx.Err() != nil {
-			p.kill()
+			err = x.host.give(p, methodOpen)
 		}
 		return fmt.Errorf("plugin %s cannot say whether this is right: %w", x.host.cfg.Path, err)
 	}
-	if err := r.err(); err != nil {
+	if err := r.err(&x.host.secrets); err != nil {
 		return err
 	}
 	x.fields, x.writes = kindsByName(r.Fields), r.Writes
@@ -100,6 +102,42 @@ type processor struct{ *instance }
 // output is an output in a process of its own.
 type output struct{ *instance }
 
+// ensureOpen opens the instance in a process, if it is not open there. What keeps it from that, but for the end of ctx and what others did to
+// the process, is an openError.
+func (x *instance) ensureOpen(ctx context.Context, p *process) error {
+	open, cancel := context.WithTimeout(ctx, x.host.cfg.Timeout)
+	defer cancel()
+	err := x.openIn(open, p)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // whoever called has no more time: that is nobody's fault
+	}
+	err = x.host.ended(open, p, methodOpen, err)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, errAside) {
+		return err
+	}
+	return &openError{err}
+}
+
+// openError is why an instance is not open: what its events wait for, and do not die of.
+type openError struct{ err error }
+
+// Error says why.
+func (e *openError) Error() string {
+	if _, refused := errors.AsType[*refusedError](e.err); refused {
+		return e.err.Error()
+	}
+	return "the plugin cannot be opened: " + e.err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *openError) Unwrap() error { return e.err }
+
 // openIn opens the instance in a process, if it is not open there.
 func (x *instance) openIn(ctx context.Context, p *process) error {
 	x.mu.Lock()
@@ -109,10 +147,10 @@ func (x *instance) openIn(ctx context.Context, p *process) error {
 	}
 	x.host.closeLost(ctx, p)
 	var r openReply
-	if err := p.ask(ctx, methodOpen, x.open, &r); err != nil {
+	if err := x.host.ask(ctx, p, methodOpen, x.open, &r); err != nil {
 		return err
 	}
-	if err := r.err(); err != nil {
+	if err := r.err(&x.host.secrets); err != nil {
 		return &refusedError{err}
 	}
 	if !x.watched {
@@ -145,6 +183,9 @@ func (x *instance) tell(err error) {
 	if changed && x.env.Fail != nil {
 		x.env.Fail("plugin "+x.env.ID, err)
 	}
+	if err != nil && x.env.Count != nil {
+		x.env.Count("plugin_waits", "", 1)
+	}
 	if changed && err != nil && x.env.Log != nil {
 		x.env.Log.Error("the plugin cannot work, will try again", "error", text)
 	}
@@ -167,25 +208,43 @@ func (h *Host) newCall() *hostCall {
 // Errors of a call that say what became of the process.
 var (
 	errDied  = errors.New("the plugin ended")
-	errHung  = errors.New("the plugin did not answer")
 	errAside = errors.New("the plugin was ended because of another call")
 )
 
+// hungError is that of a call which was not answered in time: the agent has killed the process for it.
+type hungError struct {
+	call  string
+	after time.Duration
+	times int // on the same events; 0: it is not known what it hangs on
+}
+
+// Error says what became of the process, and why.
+func (e *hungError) Error() string {
+	if e.times > 0 {
+		return fmt.Sprintf("the plugin did not answer within %v, %d times on these events (call %s), and was killed for it each time", e.after, e.times, e.call)
+	}
+	return fmt.Sprintf("the plugin did not answer within %v (call %s) and was killed for it", e.after, e.call)
+}
+
 // try makes one call with events. On success the caller frees the reply, which d has read.
 func (x *instance) try(ctx context.Context, p *process, method string, c *hostCall) (*message, error) {
-	ctx, cancel := context.WithTimeout(ctx, x.host.cfg.Timeout)
-	defer cancel()
-	if err := x.openIn(ctx, p); err != nil {
-		return nil, p.ended(ctx, err)
+	if err := x.ensureOpen(ctx, p); err != nil {
+		return nil, err
 	}
+	call, cancel := context.WithTimeout(ctx, x.host.cfg.Timeout)
+	defer cancel()
 	h := header{instance: x.open.Instance, sequence: x.host.seq.Add(1), count: len(c.evs)}
 	in := x.host.bytes.frameOf(&c.encoder.writer, func() []byte { return c.encoder.batch(h, c.evs) })
 	if len(in.data) > maxFrame {
 		return nil, plugins.ErrTooLarge
 	}
+	size := len(in.data) // what was sent is not ours any more
 	reply := new(message)
-	if err := p.conn.Invoke(ctx, method, in, reply); err != nil {
-		return nil, p.ended(ctx, callError(err))
+	if err := p.conn.Invoke(call, method, in, reply, grpc.MaxCallRecvMsgSize(mostReply(size, len(c.evs)))); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, x.host.ended(call, p, method, x.host.callError(err))
 	}
 	err := c.decoder.parse(reply.data)
 	if err == nil {
@@ -197,9 +256,12 @@ func (x *instance) try(ctx context.Context, p *process, method string, c *hostCa
 	if err == nil {
 		err = c.decoder.check()
 	}
+	if err == nil {
+		err = c.decoder.bound(c.evs, size)
+	}
 	if err != nil {
 		reply.free()
-		return nil, fmt.Errorf("reading the plugin's reply: %w", err)
+		return nil, fmt.Errorf("reading the plugin's reply: %w", x.host.secrets.err(err))
 	}
 	p.useful.Store(true)
 	x.take(&c.decoder.said)
@@ -207,7 +269,7 @@ func (x *instance) try(ctx context.Context, p *process, method string, c *hostCa
 }
 
 // ended says what a call's error has to do with the process. A process that did not answer in time is killed.
-func (p *process) ended(ctx context.Context, err error) error {
+func (h *Host) ended(ctx context.Context, p *process, method string, err error) error {
 	var s *statusError
 	var refused *refusedError
 	if errors.As(err, &s) && s.code == codes.DeadlineExceeded {
@@ -217,16 +279,17 @@ func (p *process) ended(ctx context.Context, err error) error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
 	case ctx.Err() != nil:
-		aside := p.killed.Load()
-		p.kill()
-		p.gone()
-		if aside {
+		if p.killed.Load() {
+			p.kill()
+			p.gone()
 			return errAside
 		}
-		return errHung
-	case errors.As(err, &refused):
+		hung := h.give(p, method)
+		p.gone()
+		return hung
+	case errors.As(err, &refused), s == nil: // it did answer
 		return err
-	case errors.As(err, &s) && s.code != codes.Unavailable && s.code != codes.Internal && s.code != codes.Canceled && s.code != codes.Unknown:
+	case s.code != codes.Unavailable && s.code != codes.Internal && s.code != codes.Canceled && s.code != codes.Unknown:
 		return err
 	case !p.gone():
 		return err
@@ -236,39 +299,29 @@ func (p *process) ended(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %s", errDied, exitText(p.exit))
 }
 
-// take passes on what the plugin counts and what it complains of.
-func (x *instance) take(n *notesJSON) {
-	const most = 100 // each name is a series of metrics
-	for _, c := range n.Count[:min(len(n.Count), most)] {
-		if c.name != "" && c.by > 0 && x.env.Count != nil {
-			x.env.Count(cut(oneLine(c.name)), cut(oneLine(c.reason)), c.by)
-		}
-	}
-	for _, f := range n.Fail[:min(len(n.Fail), most)] {
-		if x.env.Fail == nil {
-			break
-		}
-		if f.text == "" {
-			x.env.Fail(cut(oneLine(f.key)), nil)
-		} else {
-			x.env.Fail(cut(oneLine(f.key)), textError(oneLine(f.text)))
-		}
-	}
-}
-
 // call makes a call until the plugin has answered. What the process dies of is tried again by itself, so that it is known whose fault it is:
 // after maxDeaths the error says so. hangs: so many deadlines may pass.
 func (x *instance) call(ctx context.Context, method string, c *hostCall, patient bool, hangs int) (*message, error) {
 	deaths, hung, suspect := 0, 0, false
 	for wait := leastBackoff; ; {
 		reply, err := x.once(ctx, method, c, patient, suspect)
-		var refused *refusedError
+		var closed *openError
+		var hang *hungError
 		switch {
 		case err == nil:
 			x.tell(nil)
 			return reply, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
+		case errors.As(err, &closed): // whatever it is, the events are not at fault
+			if !patient {
+				return nil, err
+			}
+			x.tell(err)
+			if !pause(ctx, wait) {
+				return nil, ctx.Err()
+			}
+			wait = min(2*wait, mostBackoff)
 		case errors.Is(err, errAside):
 		case errors.Is(err, errDied):
 			if suspect {
@@ -277,16 +330,13 @@ func (x *instance) call(ctx context.Context, method string, c *hostCall, patient
 			if suspect = true; deaths >= maxDeaths {
 				return nil, fmt.Errorf("%w %d times on these events", err, deaths)
 			}
-		case errors.Is(err, errHung):
+		case errors.As(err, &hang):
 			if hung++; hung >= hangs {
-				return nil, fmt.Errorf("%w within %v, %d times on these events", err, x.host.cfg.Timeout, hung)
+				if hangs > 1 {
+					hang.times = hung
+				}
+				return nil, hang
 			}
-		case patient && errors.As(err, &refused):
-			x.tell(err)
-			if !pause(ctx, wait) {
-				return nil, ctx.Err()
-			}
-			wait = min(2*wait, mostBackoff)
 		default:
 			return nil, err
 		}
@@ -322,26 +372,29 @@ func (x *instance) locked(ctx context.Context, method string, c *hostCall, alone
 		x.host.alone.RLock()
 		defer x.host.alone.RUnlock()
 	}
-	p, err := x.host.running(ctx, false)
+	p, err := x.host.running(ctx, 0)
 	if err != nil {
 		return nil, err
+	}
+	if alone {
+		x.host.tried.Store(p)
 	}
 	return x.try(ctx, p, method, c)
 }
 
-// running returns the process. Who is not patient waits all the same, if not for ever, for the next one after it died of his own call: what he
+// shortPatience: a process that ended is back after about so long, in less time than it would take to call again.
+const shortPatience = time.Second
+
+// running returns the process. Who is not patient waits a moment all the same, and longer for the next one after it died of his own call: what he
 // knows of its deaths would be lost.
 func (x *instance) running(ctx context.Context, patient, alone bool) (*process, error) {
-	if patient || !alone {
-		return x.host.running(ctx, patient)
+	switch {
+	case patient:
+		return x.host.running(ctx, forever)
+	case alone:
+		return x.host.running(ctx, max(x.host.cfg.Timeout, shortPatience))
 	}
-	short, cancel := context.WithTimeout(ctx, x.host.cfg.Timeout)
-	defer cancel()
-	p, err := x.host.running(short, true)
-	if err != nil && ctx.Err() == nil {
-		return x.host.running(ctx, false)
-	}
-	return p, err
+	return x.host.running(ctx, shortPatience)
 }
 
 // pause waits and reports whether ctx is still good.
@@ -369,7 +422,7 @@ func (x *processor) Process(ctx context.Context, b *event.Batch) error {
 		defer x.host.calls.Put(c)
 		defer reply.free()
 		if c.decoder.kind == kindVerdict {
-			err = x.failed(&c.decoder, len(c.evs))
+			err = x.failed(&c.decoder, len(c.evs), &x.host.secrets)
 		}
 	}
 	if err != nil {
@@ -381,15 +434,15 @@ func (x *processor) Process(ctx context.Context, b *event.Batch) error {
 }
 
 // failed is the error of a processor's verdict.
-func (x *processor) failed(d *decoder, n int) error {
+func (x *processor) failed(d *decoder, n int, secrets *masker) error {
 	if len(d.failures) == 0 {
 		return errors.New("the plugin answers Process with a verdict in which nothing failed")
 	}
 	f := d.failures[0]
 	if f.index == wholeCall || n == 1 {
-		return textError(oneLine(f.reason))
+		return textError(secrets.line(f.reason))
 	}
-	return fmt.Errorf("event %d: %s", f.index, oneLine(f.reason))
+	return fmt.Errorf("event %d: %s", f.index, secrets.line(f.reason))
 }
 
 // closeHere closes an instance that failed: the lane makes a fresh one.
@@ -409,7 +462,7 @@ func (x *instance) closeHere(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stopPatience)
 	defer cancel()
 	var r closeReply
-	_ = p.ask(ctx, methodClose, closeRequest{id}, &r) // what it failed with is told
+	_ = x.host.ask(ctx, p, methodClose, closeRequest{id}, &r) // what it failed with is told
 }
 
 // Close closes the instance in the plugin.
@@ -429,25 +482,23 @@ func (x *instance) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), x.host.cfg.Timeout)
 	defer cancel()
 	var r closeReply
-	if err := p.ask(ctx, methodClose, closeRequest{x.open.Instance}, &r); err != nil {
+	if err := x.host.ask(ctx, p, methodClose, closeRequest{x.open.Instance}, &r); err != nil {
 		if ctx.Err() != nil {
-			p.kill()
+			err = x.host.give(p, methodClose)
 		}
 		return fmt.Errorf("closing it in plugin %s: %w", x.host.cfg.Path, err)
 	}
 	if r.Error != "" {
-		return textError(oneLine(r.Error))
+		return textError(x.host.secrets.line(r.Error))
 	}
 	return nil
 }
 
-// Open opens the instance. That the plugin refuses is an error; that its process does not run is told, and tried again with the first call.
+// Open opens the instance. That the plugin refuses is an error; anything else that keeps it from that is told, and tried again with the first call.
 func (x *instance) Open(ctx context.Context) error {
-	open, cancel := context.WithTimeout(ctx, x.host.cfg.Timeout)
-	defer cancel()
-	p, err := x.host.running(open, false)
+	p, err := x.host.running(ctx, 0)
 	if err == nil {
-		err = x.openIn(open, p)
+		err = x.ensureOpen(ctx, p)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -464,15 +515,15 @@ func (x *output) Write(ctx context.Context, events []*event.Event) error {
 	c := x.host.newCall()
 	c.evs = append(c.evs[:0], events...)
 	reply, err := x.call(ctx, methodWrite, c, false, 1)
+	var down *downError
+	var closed *openError
 	switch {
+	case errors.As(err, &down), errors.As(err, &closed):
+		x.tell(err)
+		return err
 	case errors.Is(err, errDied):
 		return &plugins.PermanentError{Err: err}
 	case err != nil:
-		var down *downError
-		var refused *refusedError
-		if errors.As(err, &down) || errors.As(err, &refused) {
-			x.tell(err)
-		}
 		return err
 	}
 	defer x.host.calls.Put(c)
@@ -480,27 +531,27 @@ func (x *output) Write(ctx context.Context, events []*event.Event) error {
 	if c.decoder.kind != kindVerdict {
 		return errors.New("the plugin answers Write with something else than a verdict")
 	}
-	return verdictError(c.decoder.failures)
+	return verdictError(c.decoder.failures, &x.host.secrets)
 }
 
 // verdictError turns a verdict into what an output says.
-func verdictError(failures []failure) error {
+func verdictError(failures []failure, secrets *masker) error {
 	if len(failures) == 0 {
 		return nil
 	}
 	if failures[0].index == wholeCall {
-		return failures[0].err()
+		return failures[0].err(secrets)
 	}
 	failed := make(map[int]error, len(failures))
 	for _, f := range failures {
-		failed[f.index] = f.err()
+		failed[f.index] = f.err(secrets)
 	}
 	return &plugins.PartialError{Failed: failed}
 }
 
 // err is one failure as an error.
-func (f failure) err() error {
-	cause := error(textError(oneLine(f.reason)))
+func (f failure) err(secrets *masker) error {
+	cause := error(textError(secrets.line(f.reason)))
 	if f.reason == "" {
 		cause = errors.New("the plugin gives no reason")
 	}

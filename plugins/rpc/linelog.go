@@ -64,7 +64,9 @@ func (l *lineLog) line(b []byte) {
 	}
 	now := time.Now().Unix()
 	l.mu.Lock()
-	l.lastOne = cut(text)
+	if l.lastOne = cut(text); l.lastOne != text {
+		l.lastOne += cutMark // what was cut off may have been a secret's end
+	}
 	cut := 0
 	if now != l.second {
 		l.second, l.count = now, 0
@@ -100,7 +102,9 @@ func (l *lineLog) tellCut(n int) {
 // emit logs a line at the level that it has, if it is JSON.
 func (l *lineLog) emit(line []byte, text string) {
 	var fields map[string]any
-	if line[0] != '{' || json.Unmarshal(line, &fields) != nil {
+	numbers := json.NewDecoder(bytes.NewReader(line))
+	numbers.UseNumber() // as they were written
+	if line[0] != '{' || numbers.Decode(&fields) != nil || numbers.More() {
 		l.log.Info(text)
 		return
 	}

@@ -213,22 +213,22 @@ func faultsOf(faults conf.Faults) (out []openFault) {
 	return out
 }
 
-// err is what a reply to Open says against the instance: errors at their keys where they are about the configuration.
-func (r *openReply) err() error {
+// err is what a reply to Open says against the instance, without secrets: errors at their keys where they are about the configuration.
+func (r *openReply) err(secrets *masker) error {
 	var errs []error
 	for _, f := range r.Faults {
 		text := f.Message
 		if f.Suggestion != "" {
 			text += fmt.Sprintf(" (did you mean %q?)", f.Suggestion)
 		}
-		var err error = textError(oneLine(text))
+		var err error = textError(secrets.line(text))
 		if f.Key != "" {
 			err = conf.KeyError{Key: f.Key, Err: err}
 		}
 		errs = append(errs, err)
 	}
 	if r.Error != "" {
-		errs = append(errs, textError(oneLine(r.Error)))
+		errs = append(errs, textError(secrets.line(r.Error)))
 	}
 	if len(errs) == 0 {
 		return nil
@@ -257,11 +257,14 @@ type textError string
 // Error returns the text.
 func (e textError) Error() string { return string(e) }
 
+// cutMark stands where a text was cut.
+const cutMark = "…"
+
 // oneLine keeps what comes from another process from looking like several lines of ours, or drowning them.
 func oneLine(s string) string {
 	const most = 2000
 	if len(s) > most {
-		s = s[:most] + "…"
+		s = s[:most] + cutMark
 	}
 	return strings.ToValidUTF8(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }), " "), "\uFFFD")
 }

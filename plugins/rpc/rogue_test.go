@@ -1,17 +1,21 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +23,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
@@ -111,13 +117,170 @@ func serveBare(s *served) {
 // rogue is a plugin that does not keep to the rules.
 type rogue struct {
 	*served
-	name string
-	last []byte
+	name  string
+	last  []byte
+	calls int
+}
+
+// flag is what a plugin does from its next call on, in a file beside its program: it outlives the process.
+func flag() string {
+	text, err := os.ReadFile(flagOf(os.Args[0]))
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
+
+func flagOf(program string) string { return filepath.Join(filepath.Dir(program), "flag") }
+
+func (r *rogue) describe(ctx context.Context, in *message) (*message, error) {
+	out, err := r.served.describe(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	var d describeReply
+	if err := json.Unmarshal(out.data, &d); err != nil {
+		return nil, err
+	}
+	switch flag() {
+	case "nothing":
+		return reply(describeReply{})
+	case "other":
+		d.Plugins[0].Name = "unmask"
+	case "type":
+		d.Plugins[0].Config[0].Type = "integer"
+	case "less":
+		d.Plugins[0].Config = d.Plugins[0].Config[1:]
+	case "required":
+		d.Plugins[0].Config = append(d.Plugins[0].Config, keyDoc{Path: "fresh", Type: "string", Required: true})
+	case "more": // nobody need care
+		d.Plugins[0].Config = append(d.Plugins[0].Config, keyDoc{Path: "fresh", Type: "string"})
+		d.Plugins[0].Summary = "Another one."
+	}
+	return reply(d)
+}
+
+func (r *rogue) open(ctx context.Context, in *message) (*message, error) {
+	switch flag() {
+	case "garbage":
+		return &message{data: []byte("what is JSON?")}, nil
+	case "status":
+		return nil, status.Error(codes.Internal, "no idea")
+	case "big":
+		return &message{data: append(bytes.Repeat([]byte(" "), 2<<20), "{}"...)}, nil
+	case "refuse":
+		return reply(openReply{Error: "the far end is gone"})
+	case "die":
+		os.Exit(4)
+	case "hang":
+		select {}
+	}
+	if r.name == "secret" {
+		return r.openAloud(ctx, in)
+	}
+	return r.served.open(ctx, in)
+}
+
+// openAloud tells the world what it is told.
+func (r *rogue) openAloud(ctx context.Context, in *message) (*message, error) {
+	var req openRequest
+	var cfg struct{ Key string }
+	if json.Unmarshal(in.data, &req) != nil || json.Unmarshal(req.Config, &cfg) != nil {
+		return nil, status.Error(codes.Internal, "no request")
+	}
+	r.last = []byte(cfg.Key)
+	fmt.Fprintln(os.Stderr, "connecting with", cfg.Key)
+	line, err := json.Marshal(map[string]any{
+		"level": "error", "msg": "bad " + cfg.Key, "pw": cfg.Key, "all": []any{map[string]any{"in": "x" + cfg.Key}}, cfg.Key: 1, "url": "http://u:" + url.QueryEscape(cfg.Key) + "@h",
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Fprintln(os.Stderr, string(line))
+	fmt.Fprintln(os.Stderr, strings.Repeat("y", 2000-5)+cfg.Key)
+	if flag() == "refuse aloud" {
+		return reply(openReply{Faults: []openFault{{Key: "with", Message: "is not for " + cfg.Key}}, Error: "password=" + cfg.Key})
+	}
+	return r.served.open(ctx, in)
+}
+
+// inflated is a patch that is small on the wire and large in memory.
+func inflated(name string, in header) []byte {
+	w := &writer{}
+	in.kind = kindPatch
+	w.begin(in, nil)
+	one := func(column string, typ event.Kind, texts ...string) {
+		at := w.column(column, typ, layoutSame)
+		if typ == event.List {
+			w.buf = binary.LittleEndian.AppendUint32(w.buf, uint32(len(texts)))
+		}
+		w.buf = appendTexts(w.buf, texts, len(strings.Join(texts, "")))
+		w.close(at)
+	}
+	switch name {
+	case "inflate text":
+		one("query", event.String, strings.Repeat("x", 1<<20))
+	case "inflate raw":
+		one(colRaw, kindBytes, strings.Repeat("x", 1<<20))
+	case "inflate object":
+		one("metadata", event.Object, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`)
+	case "inflate list":
+		one("tags", event.List, slices.Repeat([]string{"x"}, 64<<10)...)
+	case "inflate names":
+		one(strings.Repeat("n", 65500), event.String, "x")
+	case "inflate fields":
+		for i := range 4000 {
+			one(fmt.Sprintf("f%d", i), event.String, "x")
+		}
+	case "inflate reply":
+		one("query", event.String, strings.Repeat("x", 40<<20))
+	case "inflate one":
+		for i := range in.count {
+			w.texts[i] = ""
+		}
+		w.texts[in.count/2] = strings.Repeat("x", 100<<10)
+		w.addTexts("query", event.String, true)
+	}
+	return w.end()
 }
 
 func (r *rogue) process(ctx context.Context, in *message) (*message, error) {
 	poisoned := strings.Contains(string(in.data), "/poison")
+	if strings.HasPrefix(r.name, "inflate") {
+		var d decoder
+		if err := d.parse(in.data); err != nil {
+			return nil, err
+		}
+		return &message{data: inflated(r.name, d.header)}, nil
+	}
 	switch r.name {
+	case "secret":
+		switch {
+		case poisoned:
+			return nil, status.Error(codes.Internal, "cannot "+string(r.last))
+		case strings.Contains(string(in.data), "/verdict"):
+			return r.says(in, nil, failure{wholeCall, classPermanent, 0, "no " + string(r.last)})
+		}
+		k := string(r.last)
+		text, err := json.Marshal(notesJSON{Count: []noteCount{{"a" + k, "b" + k, 1}}, Fail: []noteFail{{"c" + k, "d" + k}}})
+		if err != nil {
+			panic(err)
+		}
+		return r.says(in, text)
+	case "counts":
+		return r.says(in, []byte(`{"count":[["big","",9223372036854775807],["big","",9223372036854775807],["less","",-5]]}`))
+	case "names":
+		r.calls++
+		var n notesJSON
+		for i := range 300 {
+			n.Count = append(n.Count, noteCount{fmt.Sprintf("n%d_%d", r.calls, i), "x" + strings.Repeat("é", 80), 1})
+			n.Fail = append(n.Fail, noteFail{fmt.Sprintf("k%d_%d", r.calls, i), "x"})
+		}
+		text, err := json.Marshal(n)
+		if err != nil {
+			panic(err)
+		}
+		return r.says(in, text)
 	case "hang":
 		if poisoned {
 			select {}
@@ -167,9 +330,41 @@ func (r *rogue) process(ctx context.Context, in *message) (*message, error) {
 	return out, nil
 }
 
+// says answers with a verdict in which these failed, or with an empty patch.
+func (r *rogue) says(in *message, notes []byte, failures ...failure) (*message, error) {
+	var d decoder
+	if err := d.parse(in.data); err != nil {
+		return nil, err
+	}
+	h := d.header
+	h.kind = kindPatch
+	if len(failures) > 0 {
+		h.kind = kindVerdict
+	}
+	var w writer
+	w.begin(h, notes)
+	for _, f := range failures {
+		w.fail(f)
+	}
+	return &message{data: w.end()}, nil
+}
+
+func (r *rogue) close(ctx context.Context, in *message) (*message, error) {
+	if flag() == "hang on close" {
+		select {}
+	}
+	return r.served.close(ctx, in)
+}
+
 func (r *rogue) write(ctx context.Context, in *message) (*message, error) {
-	if r.name == "crash" && strings.Contains(string(in.data), "/poison") {
+	switch {
+	case !strings.Contains(string(in.data), "/poison"):
+	case r.name == "crash":
 		os.Exit(3)
+	case r.name == "hang":
+		select {}
+	case r.name == "secret":
+		return r.says(in, nil, failure{0, classRetry, 0, "no " + string(r.last)})
 	}
 	return r.served.write(ctx, in)
 }
@@ -260,9 +455,10 @@ func (m *mask) Process(ctx context.Context, b *event.Batch) error {
 }
 
 type keepConfig struct {
-	Path  string `yaml:"path" required:"true" doc:"Where to."`
-	Fail  string `yaml:"fail" doc:"Path of events that fail for good."`
-	Retry string `yaml:"retry" doc:"Path of events that fail for now."`
+	Path  string      `yaml:"path" required:"true" doc:"Where to."`
+	Fail  string      `yaml:"fail" doc:"Path of events that fail for good."`
+	Retry string      `yaml:"retry" doc:"Path of events that fail for now."`
+	Key   conf.Secret `yaml:"key" doc:"A key."`
 }
 
 // DefaultLinger is as long as a file takes.

@@ -666,7 +666,7 @@ func fuzzBatch(t *testing.T, b []byte) {
 	}
 }
 
-// fuzzPatch: a patch that is accepted can be applied and leaves events that can be encoded.
+// fuzzPatch: a patch that is accepted can be applied, makes no more than it was counted for, and leaves events that can be encoded.
 func fuzzPatch(t *testing.T, d *decoder) {
 	b := event.NewBatch("s")
 	for range d.count {
@@ -675,7 +675,19 @@ func fuzzPatch(t *testing.T, d *decoder) {
 		e.Set("a", event.StringValue("x"))
 	}
 	evs := pointers(nil, b)
+	if d.bound(evs, 1000) != nil {
+		return
+	}
+	was := make([]int, len(evs))
+	for i, e := range evs {
+		was[i] = d.sizeOf(e)
+	}
 	d.apply(b.Arena(), evs)
+	for i, e := range evs {
+		if n := d.sizeOf(e); n > was[i]+d.sizes[i] {
+			t.Fatalf("event %d had %d bytes and has %d, and the patch was to make %d", i, was[i], n, d.sizes[i])
+		}
+	}
 	e := encoder{fields: newFields()}
 	var again decoder
 	again.fields = e.fields
