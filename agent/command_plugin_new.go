@@ -114,6 +114,14 @@ func (o newOptions) check(reg *plugins.Registry, name string) error {
 	if _, taken := reg.Lookup(plugins.Kind(o.kind), name); taken {
 		return fmt.Errorf("%s %q is built into this agent, and a name may be taken once: what about %q?", o.kind, name, "my-"+name)
 	}
+	for _, k := range []plugins.Kind{plugins.KindInput, plugins.KindProcessor, plugins.KindOutput} {
+		if _, is := reg.Lookup(k, name); is {
+			return fmt.Errorf("%s %q is built into this agent, and nobody could tell the two apart: what about %q?", k, name, "my-"+name)
+		}
+	}
+	if field := (scaffold.Plugin{Name: name, Kind: plugins.Kind(o.kind)}).Overwrites(); field != "" {
+		return fmt.Errorf("%q is a field of the common schema, which the new processor would overwrite: what about %q?", field, "my-"+name)
+	}
 	return nil
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/stacktrail/stacktrail/agent/internal/checkpoint"
 	"github.com/stacktrail/stacktrail/agent/internal/config"
 	"github.com/stacktrail/stacktrail/agent/internal/pipeline"
+	"github.com/stacktrail/stacktrail/plugins/conf"
 	"github.com/stacktrail/stacktrail/plugins/event"
 	"github.com/stacktrail/stacktrail/plugins/rpc"
 )
@@ -122,10 +123,8 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 			return nil
 		}
 	}
-	for _, p := range m.pipelines {
-		if err := p.Start(ctx); err != nil {
-			return fail(exitFailure, err)
-		}
+	if err := m.startPipelines(ctx); err != nil {
+		return fail(exitFailure, err)
 	}
 	m.save(context.WithoutCancel(ctx), 0)
 	m.running.Store(true)
@@ -169,6 +168,38 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// startPipelines starts all pipelines, side by side: what keeps one waiting is no reason for another to wait. Of faults of the configuration
+// all are told.
+func (m *machine) startPipelines(ctx context.Context) error {
+	errs := make([]error, len(m.pipelines))
+	var starting sync.WaitGroup
+	for i, p := range m.pipelines {
+		starting.Go(func() { errs[i] = p.Start(ctx) })
+	}
+	starting.Wait()
+	var faults conf.Faults
+	var first error
+	for _, err := range errs {
+		if f, ok := errors.AsType[conf.Faults](err); ok {
+			faults = append(faults, f...)
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	for _, p := range m.pipelines {
+		p.Close()
+	}
+	if len(faults) > 0 {
+		faults.Sort()
+		return faults
+	}
+	return first
 }
 
 // runAll runs the pipelines and saves their state on an interval, and at the end.

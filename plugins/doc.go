@@ -18,9 +18,12 @@
 // New gets the decoded configuration and an Env. It is called whenever a configuration is checked, on any machine, and such an
 // instance may be dropped without Close: so New starts nothing and touches nothing outside, it only looks at what it got, and its error
 // is a fault of the configuration (a conf.KeyError puts it at its key). A processor or an output that needs the outside world before
-// its first event is an Opener: an error of Open stops the start; that of a processor which replaces one that failed is said and waited
-// for. Inputs open what they need in Run. Close comes once, after the last other call, first to inputs, then to processors, then to
-// outputs, and to a processor that failed when it is replaced.
+// its first event is an Opener. A conf.KeyError from Open, wrapped or not, is a fault of the configuration too: it ends the start, before
+// any data flows. Any other error says that it cannot work now, as while a far end is down: the agent starts, health and log say why,
+// the events of that output or those processors wait, and Open is called again, with backoff, on the same value or a fresh one; so an
+// Open that fails leaves nothing behind. Only a Committer has to open at once, for it is cut back then. Inputs open what they need in
+// Run. Close comes once, after the last other call, first to inputs, then to processors, then to outputs, and to a processor that failed
+// when it is replaced.
 //
 // Log, NodeID, Pool, Count and Fail of an Env are set for every kind, and so are Pipeline, ID and StateDir but while a configuration
 // is checked; Once, Window and Streams are for inputs, Encoder and Repeats for outputs, Fields for processors and outputs.

@@ -138,7 +138,7 @@ type KeptError struct{ Reason string }
 func (e *KeptError) Error() string { return "kept what is there: " + e.Reason }
 
 // Opener is implemented by processors and outputs that need the outside world before their first batch: files, connections. New must not
-// touch it, so that a configuration can be checked anywhere.
+// touch it, so that a configuration can be checked anywhere. A conf.KeyError ends the start; after any other error Open is called again.
 type Opener interface {
 	Open(ctx context.Context) error
 }

@@ -89,12 +89,17 @@ func oneLine(s string) string {
 
 // KeyError is an error of a Validate method that belongs to one key of the section.
 type KeyError struct {
-	Key string // relative to the section: url, rotate.size or paths[2]
+	Key string // relative to the section: url, rotate.size or paths[2]; empty: the section itself
 	Err error
 }
 
 // Error returns the key and the error.
-func (e KeyError) Error() string { return e.Key + ": " + e.Err.Error() }
+func (e KeyError) Error() string {
+	if e.Key == "" {
+		return e.Err.Error()
+	}
+	return e.Key + ": " + e.Err.Error()
+}
 
 // Unwrap returns the error without the key.
 func (e KeyError) Unwrap() error { return e.Err }

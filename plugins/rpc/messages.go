@@ -221,11 +221,7 @@ func (r *openReply) err(secrets *masker) error {
 		if f.Suggestion != "" {
 			text += fmt.Sprintf(" (did you mean %q?)", f.Suggestion)
 		}
-		var err error = textError(secrets.line(text))
-		if f.Key != "" {
-			err = conf.KeyError{Key: f.Key, Err: err}
-		}
-		errs = append(errs, err)
+		errs = append(errs, conf.KeyError{Key: f.Key, Err: textError(secrets.line(text))}) // without a key it is about the section
 	}
 	if r.Error != "" {
 		errs = append(errs, textError(secrets.line(r.Error)))

@@ -141,6 +141,9 @@ func (s *served) open(ctx context.Context, in *message) (*message, error) {
 		ctx, cancel := before(ctx)
 		defer cancel()
 		if _, err := safely(func() (any, error) { return nil, o.Open(ctx) }); err != nil {
+			if _, refuses := errors.AsType[conf.KeyError](err); refuses {
+				return reply(openReply{Faults: faultsOf(root.Place(err, cfg))})
+			}
 			return reply(openReply{Error: err.Error()})
 		}
 	}

@@ -117,6 +117,10 @@ func (p pythonPlugins) faults(t *testing.T) {
 	if r := command(t, "check", "-c", b.config); r.code != 0 {
 		t.Errorf("a good configuration: code %d\n%s", r.code, r.errors)
 	}
+	p.write(b, p.both(), "{mark: {}}", fmt.Sprintf("once: {table: a, path: %q}, id: more", more))
+	if r := command(t, "run", "-c", b.config); r.code != 78 || !strings.Contains(r.errors, ":10:17: pipelines[0].outputs[1].once.table: is not known there\n") {
+		t.Errorf("a configuration that open rejects: code %d\n%s", r.code, r.errors)
+	}
 	if size(more) != 0 {
 		t.Error("checking wrote the output's file")
 	}

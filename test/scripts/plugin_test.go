@@ -212,24 +212,33 @@ func TestP04AFaultyPluginIsAFaultyConfiguration(t *testing.T) {
 	notOne := filepath.Join(b.dir, "not-one")
 	ok(t, os.WriteFile(notOne, []byte("#!/bin/sh\necho I am a script\n"), 0o755))
 	ok(t, os.WriteFile(filepath.Join(b.dir, "norun"), nil, 0o644))
-	for _, c := range []struct{ program, mark, says string }{
-		{"{path: plugin}", "pattern: x", `:2:18: plugins[0].path: plugin plugin: path "plugin" is not absolute`},
-		{"{path: " + b.dir + "}", "pattern: x", "is a directory"},
-		{"{path: " + b.dir + "/norun}", "pattern: x", "cannot be executed"},
-		{"{path: " + world + "}", "pattern: x", "can be changed by everybody"},
-		{"{path: " + program + ", sha256: " + strings.Repeat("0", 64) + "}", "pattern: x", "has the checksum " + right},
-		{"{path: " + program + ", sha256: 12}", "pattern: x", "sha256"},
-		{"{path: " + notOne + "}", "pattern: x", `its first line is "I am a script", which is no handshake`},
-		{"{path: " + collides + "}", "pattern: x", `processor "drop" of ` + collides + " has the name of one that is built into this agent"},
-		{"{path: " + program + "}, {path: " + b.dir + "/./plugin}", "pattern: x", `processor "mark" of ` + b.dir + "/./plugin has the name of one that is in " + program},
-		{"{path: " + program + "}", "patern: x", `:7:26: pipelines[0].processors[0].mark.patern: unknown key "patern" (did you mean "pattern"?)`},
-		{"{path: " + program + "}", "pattern: '['", ":7:26: pipelines[0].processors[0].mark.pattern: error parsing regexp: missing closing ]"},
-		{"{path: " + program + "}", "", `required key "pattern" is missing`},
+	for _, c := range []struct {
+		program, mark, says string
+		faults              int
+	}{
+		{"{path: plugin}", "pattern: x", `:2:18: plugins[0].path: plugin plugin: path "plugin" is not absolute`, 1},
+		{"{path: " + b.dir + "}", "pattern: x", "is a directory", 1},
+		{"{path: " + b.dir + "/norun}", "pattern: x", "cannot be executed", 1},
+		{"{path: " + world + "}", "pattern: x", "can be changed by everybody", 1},
+		{"{path: " + program + ", sha256: " + strings.Repeat("0", 64) + "}", "pattern: x", "has the checksum " + right, 1},
+		{"{path: " + program + ", sha256: 12}", "pattern: x", "sha256", 1},
+		{"{path: " + notOne + ", sha256: 12}", "pattern: x", "a checksum has 64 hexadecimal digits", 1}, // and so it was not run
+		{"{path: " + notOne + "}", "pattern: x", `its first line is "I am a script", which is no handshake`, 1},
+		{"{path: " + collides + "}", "pattern: x", `processor "drop" of ` + collides + " has the name of one that is built into this agent", 2},
+		{"{path: " + program + "}, {path: " + b.dir + "/./plugin}", "pattern: x", `processor "mark" of ` + b.dir + "/./plugin has the name of one that is in " + program, 2},
+		{"{path: " + program + "}", "patern: x", `:7:26: pipelines[0].processors[0].mark.patern: unknown key "patern" (did you mean "pattern"?)`, 2},
+		{"{path: " + program + "}", "pattern: '['", ":7:26: pipelines[0].processors[0].mark.pattern: error parsing regexp: missing closing ]", 1},
+		{"{path: " + program + "}", "", `required key "pattern" is missing`, 1},
+		{"{path: " + program + "}, {path: " + program + "}", "pattern: x", `plugins[1].path: the path "/`, 1},
+		{"{path: " + program + "}, {path: '${STACKTRAIL_BIN:+}" + program + "'}", "pattern: x", "plugins[1].path", 1},
+		{program, "pattern: x", "plugins[0]: expected a section", 1},
+		{"{path: " + notOne + "}", `pattern: x}}, {drop: {when: 'mark_color == "red"'`, "which is no handshake", 1}, // nor is the field of a plugin that did not answer
+		{"{path: " + program + "}", `patern: x}}, {drop: {when: 'mark_color == "red"'`, `unknown key "patern"`, 2},
 	} {
 		b.writePlugin(c.program, c.mark, "blackhole: {}, id: more")
 		for _, args := range [][]string{{"check", "-c", b.config}, {"run", "-c", b.config}} {
 			r := command(t, args...)
-			if r.code != 78 || !strings.Contains(r.errors, c.says) {
+			if r.code != 78 || !strings.Contains(r.errors, c.says) || !strings.Contains(r.errors, fmt.Sprintf("bad configuration: %d fault", c.faults)) {
 				t.Errorf("%s {%s}: %s ended with code %d and said\n%s\nwant %s", c.program, c.mark, args[0], r.code, r.errors, c.says)
 			}
 		}

@@ -275,6 +275,10 @@ func TestPluginNewRefusesWhatCannotBe(t *testing.T) {
 		{[]string{"9"}, 2, "is no name for a plugin"},
 		{[]string{"../mask"}, 2, `did you mean "mask"?`},
 		{[]string{"drop"}, 2, `processor "drop" is built into this agent, and a name may be taken once: what about "my-drop"?`},
+		{[]string{"file"}, 2, `output "file" is built into this agent, and nobody could tell the two apart: what about "my-file"?`},
+		{[]string{"tail", "--kind", "output"}, 2, `input "tail" is built into this agent`},
+		{[]string{"level"}, 2, `"level" is a field of the common schema, which the new processor would overwrite: what about "my-level"?`},
+		{[]string{"request-id", "--lang", "python"}, 2, `"request_id" is a field of the common schema, which the new processor would overwrite: what about "my-request-id"?`},
 		{[]string{"mask", "--kind", "input"}, 2, "inputs cannot run in a process of their own yet"},
 		{[]string{"mask", "--kind", "filter"}, 2, "use processor or output"},
 		{[]string{"mask", "--lang", "rust"}, 2, "use go or python"},
@@ -327,5 +331,19 @@ func TestPluginBenchMeasuresBesideWhatIsBuiltIn(t *testing.T) {
 	}
 	if r := command(t, "plugin", "bench", config); r.code != 1 || !strings.Contains(r.errors, "cannot be executed") {
 		t.Errorf("what is no program: code %d\n%s", r.code, r.errors)
+	}
+}
+
+// TestTheSqliteExampleIsProvedInADatabaseOfItsOwn: an output really writes, and not where the README's own database is.
+func TestTheSqliteExampleIsProvedInADatabaseOfItsOwn(t *testing.T) {
+	b := newBox(t)
+	program := b.buildExample("sqlite")
+	folder := "../../plugins/examples/sqlite"
+	if text := string(must[[]byte](t)(os.ReadFile(filepath.Join(folder, "README.md")))); !strings.Contains(text, "plugin verify $PWD/bin/sqlite --config verify.yaml") {
+		t.Error("the README proves it with another configuration")
+	}
+	r := commandIn(t, folder, nil, "plugin", "verify", program, "--config", "verify.yaml")
+	if r.code != 0 || !strings.Contains(r.out, "all rules hold") {
+		t.Errorf("code %d\n%s%s", r.code, r.out, r.errors)
 	}
 }

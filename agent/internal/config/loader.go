@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,6 +24,10 @@ type loader struct {
 	reg    *plugins.Registry
 	cfg    *Config
 	faults conf.Faults
+	// unasked: not all programs said what they have, so a name that is not known may be that of a plugin in one of them.
+	unasked bool
+	// blind: in the pipeline at hand a plugin that may define fields is not known, or faulty.
+	blind bool
 
 	followers []follower
 	writers   []writer
@@ -60,6 +65,7 @@ func (l *loader) checkName(n conf.Node, name, what string, taken map[string]bool
 func (l *loader) pipeline(n conf.Node, sec pipelineSection) {
 	p := pipeline.Config{Name: sec.Name}
 	fields := map[string]event.Kind{}
+	l.blind = false
 	ids := map[string]bool{}
 	for _, key := range []struct {
 		name  string
@@ -76,6 +82,7 @@ func (l *loader) pipeline(n conf.Node, sec pipelineSection) {
 		c := pipeline.InputConfig{ID: pol.ID, Type: spec.Name, Set: l.constants(pol.Set, fields)}
 		l.id(item, at, &c.ID, spec.Name, "input", ids)
 		if !ok {
+			l.blind = true
 			continue
 		}
 		define(fields, cfg)
@@ -94,6 +101,7 @@ func (l *loader) pipeline(n conf.Node, sec pipelineSection) {
 		c := pipeline.ProcessorConfig{ID: pol.ID, Type: spec.Name}
 		l.id(item, at, &c.ID, spec.Name, "processor", ids)
 		if !ok {
+			l.blind = true
 			continue
 		}
 		before := clone(fields)
@@ -101,10 +109,12 @@ func (l *loader) pipeline(n conf.Node, sec pipelineSection) {
 			env.Fields = before
 			return build[plugins.Processor](spec, cfg, env)
 		}
+		c.Place = placer(at, cfg)
 		var plug plugins.Processor
 		l.try(at, cfg, func(env plugins.Env) (err error) { plug, err = c.Build(env); return err }, before)
 		define(fields, cfg)
 		define(fields, plug) // one in a process of its own says it itself
+		l.blind = l.blind || plug == nil
 		p.Processors = append(p.Processors, c)
 	}
 	if len(sec.Outputs) > event.MaxOutputs {
@@ -135,7 +145,7 @@ func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]ev
 	}
 	if pol.When != "" {
 		cond, err := eval.CompileCondition(pol.When, fields)
-		if err != nil {
+		if err != nil && !l.unseen(err) {
 			n, _ := item.Get("when")
 			l.add(n.Fault("%s", err.Error()))
 		}
@@ -150,6 +160,7 @@ func (l *loader) output(p *pipeline.Config, item conf.Node, fields map[string]ev
 		env.Encoder = named(env.Encoder, schema.Naming(pol.Naming))
 		return build[plugins.Output](spec, cfg, env)
 	}
+	c.Place = placer(at, cfg)
 	var plug plugins.Output
 	l.try(at, cfg, func(env plugins.Env) (err error) {
 		plug, err = c.Build(env)
@@ -223,6 +234,7 @@ func (l *loader) plugin(item conf.Node, kind plugins.Kind, sections map[string]c
 		return spec, nil, item, false // said already
 	}
 	var found []conf.Key
+	var unknown conf.Faults
 	known := l.reg.Names(kind)
 	for _, k := range item.Keys() {
 		if _, is := sections[k.Name]; !is {
@@ -238,10 +250,10 @@ func (l *loader) plugin(item conf.Node, kind plugins.Kind, sections map[string]c
 		}
 		f := k.KeyNode.Fault("there is no %s plugin and no policy of this name; the %ss are: %s", kind, kind, strings.Join(known, ", "))
 		f.Suggestion = conf.Suggest(k.Name, append(slices.Clone(known), policies...))
-		l.add(f)
-		if len(sections) == 1 {
-			return spec, nil, item, false
-		}
+		unknown = append(unknown, f)
+	}
+	if !l.unasked || kind == plugins.KindInput || len(found) > 0 {
+		l.add(unknown...)
 	}
 	if len(found) == 0 {
 		if len(sections) == 0 {
@@ -279,8 +291,32 @@ func (l *loader) try(at conf.Node, cfg any, f func(plugins.Env) error, fields ma
 		Pool: event.NewPool(1), Encoder: schema.NewEncoder,
 		Count: func(string, string, int64) {}, Fail: func(string, error) {},
 	}
-	if err := f(env); err != nil {
+	if err := f(env); err != nil && !l.unseen(err) {
 		l.add(at.Place(err, cfg)...)
+	}
+}
+
+// unseen tells whether an error may be no more than what follows from a fault that is named: an expression knows a field by the plugin that
+// defines it.
+func (l *loader) unseen(err error) bool {
+	e, is := errors.AsType[*eval.Error](err)
+	return is && l.blind && e.Name != ""
+}
+
+// placer puts what a plugin says against its section when it is opened at its keys. What others said about that error is left away.
+func placer(at conf.Node, cfg any) func(error) conf.Faults {
+	return func(err error) conf.Faults {
+		for {
+			switch err.(type) { //nolint:errorlint // it is unwrapped one level at a time
+			case conf.KeyError, *conf.KeyError, conf.Faults, interface{ Unwrap() []error }:
+				return at.Place(err, cfg)
+			}
+			inner := errors.Unwrap(err)
+			if inner == nil {
+				return at.Place(err, cfg)
+			}
+			err = inner
+		}
 	}
 }
 

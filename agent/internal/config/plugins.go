@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/stacktrail/stacktrail/plugins"
@@ -19,13 +20,14 @@ func (l *loader) programs(list conf.Node, programs []rpc.Config) {
 		owner[ownerKey(s)] = "built into this agent"
 	}
 	paths := map[string]bool{}
+	l.unasked = l.faulty("plugins")
 	for i, c := range programs {
 		n := list.Items()[i]
 		if at, ok := n.Get("path"); ok {
 			n = at
 		}
-		if c.Path == "" {
-			continue // said already
+		if l.faulty(fmt.Sprintf("plugins[%d]", i)) {
+			continue // nobody runs what may not be what was meant
 		}
 		if paths[c.Path] {
 			l.add(n.Fault("%s is listed already: one process serves any number of its plugins", c.Path))
@@ -37,6 +39,7 @@ func (l *loader) programs(list conf.Node, programs []rpc.Config) {
 		has, err := h.Specs(context.Background())
 		if err != nil {
 			l.add(n.Fault("plugin %s: %s", c.Path, strings.TrimPrefix(err.Error(), c.Path+" ")))
+			l.unasked = true
 			continue
 		}
 		for _, s := range has {
@@ -55,6 +58,14 @@ func (l *loader) programs(list conf.Node, programs []rpc.Config) {
 		return
 	}
 	l.reg = reg
+}
+
+// faulty tells whether something is wrong at or below a path.
+func (l *loader) faulty(path string) bool {
+	return slices.ContainsFunc(l.faults, func(f conf.Fault) bool {
+		rest, below := strings.CutPrefix(f.Path, path)
+		return below && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
 }
 
 func ownerKey(s plugins.Spec) string { return string(s.Kind) + " " + s.Name }

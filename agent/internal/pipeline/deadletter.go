@@ -40,6 +40,10 @@ type deadLetter struct {
 // writeLocked writes dead events and waits for as long as that does not work: an output stops at its cursor rather than lose
 // one. It returns false when ctx ended. The caller holds mu.
 func (d *deadLetter) writeLocked(ctx context.Context, died []deadEvent) bool {
+	log := d.log
+	if id := died[0].processor; id != "" {
+		log = log.With("id", id)
+	}
 	evs := make([]*event.Event, len(died))
 	now := time.Now()
 	for i, x := range died {
@@ -52,7 +56,7 @@ func (d *deadLetter) writeLocked(ctx context.Context, died []deadEvent) bool {
 		}
 		d.fail("dead letter", err)
 		if err == nil {
-			d.log.Warn("events went to the dead letter", "count", len(died), "reason", died[0].reason)
+			log.Warn("events went to the dead letter", "count", len(died), "reason", died[0].reason)
 			return true
 		}
 		var partial *plugins.PartialError
@@ -65,7 +69,7 @@ func (d *deadLetter) writeLocked(ctx context.Context, died []deadEvent) bool {
 			}
 			evs = rest
 		}
-		d.log.Error("dead letter cannot be written, its output waits", "error", err)
+		log.Error("dead letter cannot be written, its output waits", "error", err)
 		if !sleep(ctx, wait) {
 			return false
 		}

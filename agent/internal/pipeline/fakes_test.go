@@ -223,7 +223,8 @@ type rig struct {
 	pool   *event.Pool
 	stop   time.Duration
 
-	dir     string // "/state" if empty
+	log     io.Writer // nil: nowhere
+	dir     string    // "/state" if empty
 	deadMax int64
 }
 
@@ -237,8 +238,12 @@ func newRig(t *testing.T, cfg Config) *rig {
 func (r *rig) start(ctx context.Context, every time.Duration) (p *Pipeline, finish func(final bool)) {
 	r.t.Helper()
 	asked := make(chan struct{}, 1)
+	log := io.Discard
+	if r.log != nil {
+		log = r.log
+	}
 	p, err := New(r.cfg, Deps{
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: r.pool, NodeID: "node", StateDir: cmp.Or(r.dir, "/state"), DeadLetterMax: r.deadMax, Once: true,
+		Log: slog.New(slog.NewTextHandler(log, nil)), Pool: r.pool, NodeID: "node", StateDir: cmp.Or(r.dir, "/state"), DeadLetterMax: r.deadMax, Once: true,
 		StopTimeout: r.stop, State: r.state,
 		DeadLetter: func(path string, _ plugins.Env) (plugins.Committer, error) {
 			if r.dead[path] == nil {

@@ -60,8 +60,13 @@ func (l *lane) pass(ctx context.Context, in *input, b *event.Batch) error {
 	defer l.mu.Unlock()
 	defer b.Release()
 	l.setConstants(in, b)
-	if len(l.procs) == 0 {
+	if l.p.procs == nil {
 		return l.freeze(ctx, b, 0)
+	}
+	select {
+	case <-l.p.procs.done:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	var spare *event.Batch // what was read, should a processor fail on an input that cannot read again
 	if in.replayer == nil {
@@ -88,11 +93,23 @@ func (l *lane) setConstants(in *input, b *event.Batch) {
 func (l *lane) process(ctx context.Context, b *event.Batch) error {
 	for i := range l.procs {
 		if err := processOne(ctx, l.procs[i], b); err != nil {
-			return fmt.Errorf("processor %q: %w", l.p.cfg.Processors[i].ID, err)
+			return &processorError{l.p.cfg.Processors[i].ID, err}
 		}
 	}
 	return nil
 }
+
+// processorError says in which processor something failed.
+type processorError struct {
+	id  string
+	err error
+}
+
+// Error names the processor and says what failed.
+func (e *processorError) Error() string { return fmt.Sprintf("processor %q: %v", e.id, e.err) }
+
+// Unwrap returns what failed.
+func (e *processorError) Unwrap() error { return e.err }
 
 func processOne(ctx context.Context, p plugins.Processor, b *event.Batch) (err error) {
 	defer func() {
@@ -136,7 +153,7 @@ func (l *lane) takeApart(ctx context.Context, in *input, b, spare *event.Batch, 
 				continue
 			}
 			l.closeProcs()
-			if !l.p.buryOne(ctx, &nb.Events[i], err.Error()) {
+			if !l.p.buryOne(ctx, &nb.Events[i], err) {
 				return ctx.Err()
 			}
 			nb.Events[i].Dropped = true
@@ -179,11 +196,14 @@ const reopening = "opening processors"
 // openProcs opens the processors. It may be called again after an error: those that are open stay open.
 func (l *lane) openProcs(ctx context.Context) error {
 	for ; l.open < len(l.procs); l.open++ {
-		if op, ok := l.procs[l.open].(plugins.Opener); ok {
-			if err := op.Open(ctx); err != nil {
-				return fmt.Errorf("opening processor %q: %w", l.p.cfg.Processors[l.open].ID, err)
-			}
+		err, c := openPlugin(ctx, l.procs[l.open]), l.p.cfg.Processors[l.open]
+		if err == nil {
+			continue
 		}
+		if refused := refusal(err, c.Place); refused != nil {
+			return &refusedError{refused}
+		}
+		return fmt.Errorf("opening processor %q: %w", c.ID, err)
 	}
 	return nil
 }
@@ -228,7 +248,7 @@ func (c *collector) Send(_ context.Context, b *event.Batch) error {
 // bury ends a whole batch in the pipeline's dead letter.
 func (l *lane) bury(ctx context.Context, b *event.Batch, cause error) error {
 	for i := range b.Events {
-		if !l.p.buryOne(ctx, &b.Events[i], cause.Error()) {
+		if !l.p.buryOne(ctx, &b.Events[i], cause) {
 			return ctx.Err()
 		}
 		b.Events[i].Dropped = true

@@ -27,6 +27,7 @@ type output struct {
 	dirty     *atomic.Bool // the pipeline's: something changed since the last snapshot
 	counters  Counters
 	fails     failures
+	opening   *opening // nil: there is nothing to open
 
 	mu       sync.Mutex // guards all below: every transition of an item happens under it
 	ledgers  map[string]*ledger.Ledger
@@ -77,8 +78,9 @@ type item struct {
 }
 
 type deadEvent struct {
-	e      *event.Event
-	reason string
+	e         *event.Event
+	reason    string
+	processor string // in which it died; empty: in the output
 }
 
 // openStream gives the output a cursor in a stream.
@@ -241,7 +243,7 @@ func (o *output) settle(ctx context.Context, evs []*event.Event, its []*item, ou
 			o.accounts.Delivered++
 			it.left--
 		} else {
-			it.died = append(it.died, deadEvent{evs[i], reason})
+			it.died = append(it.died, deadEvent{evs[i], reason, ""})
 		}
 		if it.left == len(it.died) {
 			done = append(done, it)
@@ -343,12 +345,12 @@ func (o *output) close() {
 	}
 }
 
-// start opens the output and cuts a committer back to what the checkpoint knows. token is nil when that is nothing; refuse,
+// start cuts a committer, which it opens first, back to what the checkpoint knows. token is nil when that is nothing; refuse,
 // if not "", is why nothing may be cut.
 func (o *output) start(ctx context.Context, token, deadToken []byte, refuse string) error {
-	if op, ok := o.plug.(plugins.Opener); ok {
-		if err := op.Open(ctx); err != nil {
-			return fmt.Errorf("opening output %q: %w", o.ID, err)
+	if o.committer != nil {
+		if err := o.open(ctx); err != nil {
+			return fmt.Errorf("output %q: %w", o.ID, err)
 		}
 	}
 	if err := restore(o.plug, token, refuse, o.log); err != nil {

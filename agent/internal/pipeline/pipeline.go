@@ -45,6 +45,8 @@ type InputConfig struct {
 type ProcessorConfig struct {
 	ID, Type string
 	Build    func(plugins.Env) (plugins.Processor, error)
+	// Place puts what Open says against the configuration at its keys.
+	Place func(error) conf.Faults
 }
 
 // OutputConfig is an output with the policies that the runner owns.
@@ -58,6 +60,8 @@ type OutputConfig struct {
 	// DeadLetter says that events which the output refuses for good are kept.
 	DeadLetter bool
 	Build      func(plugins.Env) (plugins.Output, error)
+	// Place puts what Open says against the configuration at its keys.
+	Place func(error) conf.Faults
 }
 
 // Batch limits what one call of an output's Write holds.
@@ -119,6 +123,9 @@ type Pipeline struct {
 	stored       checkpoint.Pipeline // what the last snapshot that is safe on disk says; only Stored touches it
 	saveFails    chan struct{}       // guarded by mu; closed while snapshots cannot be stored
 	dirty        atomic.Bool         // something changed since the last snapshot
+	procs        *opening            // of all lanes; nil: there are none
+	openers      sync.WaitGroup      // what opens plugins
+	stopOpening  func()              // ends openers; nil: Start was not called
 
 	mu      sync.Mutex // guards the three below
 	streams map[string]*stream
@@ -226,8 +233,9 @@ func (p *Pipeline) addDeadLetters() error {
 	if p.DeadLetter == nil {
 		return nil
 	}
-	add := func(id, path string, fails *failures) (*deadLetter, error) {
+	add := func(id, path string, fails *failures, log *slog.Logger) (*deadLetter, error) {
 		env := p.env(id, new(Counters), nil)
+		env.Log = log
 		env.StateDir = filepath.Join(p.StateDir, "dead", p.cfg.Name, id+".state")
 		env.Encoder = schema.NewEncoder
 		path = filepath.Join(p.StateDir, "dead", p.cfg.Name, path)
@@ -235,18 +243,18 @@ func (p *Pipeline) addDeadLetters() error {
 		if err != nil {
 			return nil, fmt.Errorf("building the dead letter of %q: %w", id, err)
 		}
-		return &deadLetter{out: out, output: id, path: path, max: p.DeadLetterMax, fail: fails.set, log: p.log.With("id", id)}, nil
+		return &deadLetter{out: out, output: id, path: path, max: p.DeadLetterMax, fail: fails.set, log: log}, nil
 	}
 	var err error
 	for _, o := range p.outputs {
 		if !o.DeadLetter {
 			continue
 		}
-		if o.dead, err = add(o.ID, o.ID+".ndjson", &o.fails); err != nil {
+		if o.dead, err = add(o.ID, o.ID+".ndjson", &o.fails, o.log); err != nil {
 			return err
 		}
 	}
-	p.dead, err = add("", "processors.ndjson", &p.procFails)
+	p.dead, err = add("", "processors.ndjson", &p.procFails, p.log) // which processor it was, each event says
 	return err
 }
 
@@ -316,11 +324,15 @@ func (p *Pipeline) streamInfo(name string) plugins.Stream {
 }
 
 // Start opens the processors and the outputs and cuts those that can undo back to the checkpoint. Nothing is sent before it has returned.
-func (p *Pipeline) Start(ctx context.Context) error {
-	for _, l := range p.lanes {
-		if err := l.openProcs(ctx); err != nil {
-			return err
+// What cannot be opened now is opened later, and its events wait, unless a plugin refuses its configuration.
+func (p *Pipeline) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			p.endOpening()
 		}
+	}()
+	if err := p.openAll(ctx); err != nil {
+		return err
 	}
 	for _, o := range p.outputs {
 		known := p.State.Outputs[o.ID]
@@ -371,6 +383,7 @@ func (p *Pipeline) Run(ctx context.Context) {
 	// Everything stops in this order: inputs, then the queues drain, then, at the deadline, what still hangs is cut off.
 	writeCtx, cutOff := context.WithCancel(context.WithoutCancel(ctx))
 	defer cutOff()
+	defer p.endOpening()
 	var runners, inputs sync.WaitGroup
 	for _, o := range p.outputs {
 		for _, r := range o.runners {
@@ -458,14 +471,18 @@ func (p *Pipeline) tellLeft() {
 }
 
 // buryOne writes an event that died in a processor to the pipeline's dead letter.
-func (p *Pipeline) buryOne(ctx context.Context, e *event.Event, reason string) bool {
-	p.log.Error("an event died in a processor", "error", reason, "stream", e.Batch().Stream, "offset", e.Offset)
+func (p *Pipeline) buryOne(ctx context.Context, e *event.Event, cause error) bool {
+	reason, id := cause.Error(), ""
+	if x, ok := errors.AsType[*processorError](cause); ok {
+		id = x.id
+	}
+	p.log.Error("an event died in a processor", "id", id, "error", reason, "stream", e.Batch().Stream, "offset", e.Offset)
 	if p.dead == nil {
 		return true
 	}
 	p.dead.mu.Lock()
 	defer p.dead.mu.Unlock()
-	return p.dead.writeLocked(ctx, []deadEvent{{positionOnly(e), reason}})
+	return p.dead.writeLocked(ctx, []deadEvent{{positionOnly(e), reason, id}})
 }
 
 // Reopen has outputs let go of their files.
@@ -477,8 +494,9 @@ func (p *Pipeline) Reopen() {
 	}
 }
 
-// Close closes all plugins. Run has returned.
+// Close closes all plugins. Run has returned, or was never called.
 func (p *Pipeline) Close() {
+	p.endOpening()
 	for _, in := range p.inputs {
 		p.closeOne(in.ID, in.plug)
 	}

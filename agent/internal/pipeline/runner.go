@@ -125,7 +125,10 @@ func (r *runner) deliver(ctx context.Context, evs []*event.Event, its []*item) b
 	backoff := o.Retry.Initial
 	panics := 0
 	for len(evs) > 0 {
-		err := r.timedWrite(ctx, evs)
+		err := o.opening.why()
+		if err == nil {
+			err = r.timedWrite(ctx, evs)
+		}
 		if err != nil && ctx.Err() != nil {
 			return false
 		}
@@ -174,7 +177,7 @@ func (r *runner) deliver(ctx context.Context, evs []*event.Event, its []*item) b
 		// Full jitter: anything up to the present backoff, so that many agents do not come back at once.
 		wait += time.Duration(rand.Int64N(int64(backoff) + 1))
 		backoff = min(2*backoff, o.Retry.Max)
-		if !sleep(ctx, wait) {
+		if !o.opening.pause(ctx, wait) {
 			return false
 		}
 	}

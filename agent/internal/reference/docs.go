@@ -78,6 +78,9 @@ ms, s, m, h, d, or several of these: 1h30m.
 
 `)
 	writeTable(b, find(doc, "agent").kids)
+	list := find(doc, pluginsKey)
+	fmt.Fprintf(b, "\n## %s\n\n%s\nA list; each item has these keys.\n\n", list.Name, escape(list.Doc))
+	writeTable(b, list.kids)
 	b.WriteString("\n## pipelines\n\nA list; each item has these keys.\n\n")
 	writeTable(b, find(doc, "pipelines").kids)
 	b.WriteString("\nEach item of `inputs`, `processors` and `outputs` is a section with one key that names the plugin and holds its configuration.\n" +

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stacktrail/stacktrail/agent/internal/config"
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
 )
@@ -57,6 +58,28 @@ func sample(t *testing.T, minimal bool, names ...string) string {
 		t.Errorf("%v in\n%s", faults, b)
 	}
 	return string(b)
+}
+
+// TestNoKeyOfTheConfigurationIsUndocumented: whatever section it stands in.
+func TestNoKeyOfTheConfigurationIsUndocumented(t *testing.T) {
+	t.Parallel()
+	docs, err := Docs(registry(t), []string{"agent"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := sample(t, false, "agent")
+	for _, k := range config.Describe() {
+		section, rest, below := strings.Cut(k.Path, ".")
+		section = strings.TrimSuffix(section, "[]")
+		_, page, found := strings.Cut(string(docs), "\n## "+section+"\n")
+		page, _, _ = strings.Cut(page, "\n## ")
+		if !found || below && !strings.Contains(page, "| `"+rest+"` | ") {
+			t.Errorf("the docs do not have %s", k.Path)
+		}
+		if k.Name != "processors" && !strings.Contains(all, k.Name+":") { // these are optional, and there are none in general
+			t.Errorf("the sample does not have %s", k.Path)
+		}
+	}
 }
 
 func TestSampleShowsEveryShapeOfKey(t *testing.T) {

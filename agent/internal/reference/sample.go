@@ -49,7 +49,7 @@ func Sample(reg *plugins.Registry, names []string, minimal bool) ([]byte, error)
 	out := header("Every key with its default, and an example where there is none. A line that begins with # and no space is off;",
 		"without the # it is on. ${VAR}, ${VAR:-default}, ${file:/path} and ${cred:name} may stand in any value.")
 	if agent {
-		out = append(out, s.agent(form{}, memory(specs))...)
+		out = slices.Concat(out, s.agent(form{}, memory(specs)), s.programs())
 	} else {
 		out = append(out, raised(specs, false)...)
 	}
@@ -134,6 +134,16 @@ func (s *sampler) agent(f form, limit conf.Size) []string {
 	find(k.kids, "memory_limit").Default = limit.String()
 	f.plain = !f.given // defaults, where all keys are shown
 	return slices.Concat(s.comment(k, f, width), []string{"agent:"}, indent(s.keys(k.kids, s.ex.agent, f, width-2)), []string{""})
+}
+
+// pluginsKey is the section of the plugins that are programs.
+const pluginsKey = "plugins"
+
+// programs is that section, switched off: which programs there are, nobody knows here.
+func (s *sampler) programs() []string {
+	k := find(tree(config.Describe()), pluginsKey)
+	find(k.kids, "path").Example = "/usr/lib/stacktrail/plugins/mask"
+	return slices.Concat(s.comment(k, form{}, width), off(s.collection(k, form{}, width-1)), []string{""})
 }
 
 // memory is the default of memory_limit, or as much more as these plugins need.

@@ -18,6 +18,7 @@ import (
 	"text/template"
 
 	"github.com/stacktrail/stacktrail/plugins"
+	"github.com/stacktrail/stacktrail/plugins/schema"
 )
 
 // templates has a folder for each language and one for what both get. A file's path below it is its name, with .tmpl at the end.
@@ -145,6 +146,16 @@ func (p Plugin) PyModule() string { return strings.ReplaceAll(p.Name, "-", "_") 
 
 // Field is the field that the new processor sets.
 func (p Plugin) Field() string { return strings.ReplaceAll(p.Name, "-", "_") }
+
+// Overwrites says what the new processor's field is in the common schema already; "" when it is nothing.
+func (p Plugin) Overwrites() string {
+	for _, f := range schema.Fields() {
+		if field := p.Field(); p.Processor() && (field == f.Name || field == f.ECS || field == f.OTel) {
+			return f.Name
+		}
+	}
+	return ""
+}
 
 // Quoted is a text in double quotes, for YAML, Go and go.mod.
 func (p Plugin) Quoted(text string) string { return strconv.Quote(text) }

@@ -85,6 +85,20 @@ func TestAReleaseNeedsNoCheckout(t *testing.T) {
 	}
 }
 
+// TestOnlyAProcessorThatSetsAFieldOfTheSchemaOverwritesOne: an output may be called as it likes.
+func TestOnlyAProcessorThatSetsAFieldOfTheSchemaOverwritesOne(t *testing.T) {
+	for name, field := range map[string]string{"level": "level", "timestamp": "timestamp", "request-id": "request_id", "my-level": "", "mask": ""} {
+		p := Plugin{Name: name, Kind: plugins.KindProcessor}
+		if got := p.Overwrites(); got != field {
+			t.Errorf("the processor %s overwrites %q, want %q", name, got, field)
+		}
+		p.Kind = plugins.KindOutput
+		if got := p.Overwrites(); got != "" {
+			t.Errorf("the output %s overwrites %q", name, got)
+		}
+	}
+}
+
 func TestNamesAreRefusedWithASuggestion(t *testing.T) {
 	for name, says := range map[string]string{
 		"Mask": `"mask"`, "my mask": `"my-mask"`, "9lives": `"lives"`, "": "is no name", "ä": "is no name",

@@ -126,7 +126,7 @@ type answer struct {
 	outcome string
 }
 
-// Open opens the databases: an agent whose databases are missing says so and does not start.
+// Open opens the databases. While one is missing the agent says so, and no event passes.
 func (p *processor) Open(context.Context) error {
 	for _, d := range p.databases {
 		if err := d.open(); err != nil {

@@ -315,7 +315,7 @@ func TestADamagedDatabaseHoldsEventsUpUntilItIsMended(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeOpenedStopsTheStart(t *testing.T) {
+func TestWhatCannotBeOpenedIsNamed(t *testing.T) {
 	for path, want := range map[string]string{"none/events.db": "none/events.db: no such file or directory", ".": "it is no file", "text": "file is not a database", "other.db": "of another kind"} {
 		in := plugintest.Build(t, Spec, "path: $DIR/"+path, plugintest.Prepare(func(dir string) error {
 			db, err := sql.Open("sqlite", filepath.Join(dir, "other.db"))

@@ -17,6 +17,7 @@ class FileConfig:
     """Where to write."""
 
     path: str = option(required=True, doc="File to append to: one line of JSON for each event.")
+    table: str = option(default="", doc="The far end knows none, which shows when the output is opened.")
 
     def __post_init__(self) -> None:
         if not os.path.isabs(self.path):
@@ -31,6 +32,8 @@ class Once(Output[FileConfig]):
 
     def open(self, config: FileConfig, env: Env) -> None:
         """Learn what stands in the file, and cut off half a line. An older process that is still dying is waited for."""
+        if config.table:
+            raise ConfigFault("table", "is not known there")
         self.file = os.open(config.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         fcntl.flock(self.file, fcntl.LOCK_EX)
         with open(config.path, "rb") as f:

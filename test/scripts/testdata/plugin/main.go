@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"syscall"
+	"time"
 
 	"github.com/stacktrail/stacktrail/plugins"
 	"github.com/stacktrail/stacktrail/plugins/conf"
@@ -23,6 +24,25 @@ type markConfig struct {
 	Hang    string `yaml:"hang" doc:"The process hangs on events with this path."`
 	// Children are started with the plugin, one in its group and one that leaves it.
 	Children string `yaml:"children" doc:"File for the numbers of two processes that are started and never end."`
+	Far      string `yaml:"far" doc:"A folder that stands for a far end, see reach."`
+}
+
+// reach is an Open that needs a far end: refuse in its folder has it refuse the configuration, down fail, and slow wait until that is gone.
+func reach(far, key string) error {
+	there := func(name string) bool {
+		_, err := os.Stat(filepath.Join(far, name))
+		return far != "" && err == nil
+	}
+	for there("slow") {
+		time.Sleep(10 * time.Millisecond)
+	}
+	switch {
+	case there("refuse"):
+		return conf.KeyError{Key: key, Err: errors.New("is not known there")}
+	case there("down"):
+		return errors.New("nobody answers")
+	}
+	return nil
 }
 
 type mark struct {
@@ -55,6 +75,9 @@ func startChildren(list string) error {
 	return os.WriteFile(list, pids, 0o600)
 }
 
+// Open reaches for the far end.
+func (m *mark) Open(context.Context) error { return reach(m.Far, "pattern") }
+
 // Process masks and marks.
 func (m *mark) Process(_ context.Context, b *event.Batch) error {
 	for i := range b.Events {
@@ -75,6 +98,7 @@ func (m *mark) Process(_ context.Context, b *event.Batch) error {
 
 type appendConfig struct {
 	Path string `yaml:"path" required:"true" doc:"File to append to: one line of JSON for each event."`
+	Far  string `yaml:"far" doc:"A folder that stands for a far end, see reach."`
 }
 
 // Validate wants a path that means the same wherever the process runs.
@@ -90,8 +114,11 @@ type appendTo struct {
 	f *os.File
 }
 
-// Open opens the file.
+// Open reaches for the far end and opens the file.
 func (a *appendTo) Open(context.Context) (err error) {
+	if err := reach(a.Far, "path"); err != nil {
+		return err
+	}
 	a.f, err = os.OpenFile(a.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	return err
 }
