@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stacktrail/stacktrail/plugins/conf"
 	"github.com/stacktrail/stacktrail/plugins/event"
 	"github.com/stacktrail/stacktrail/plugins/schema"
 )
@@ -169,20 +170,12 @@ func fieldNames() []string {
 	return names
 }
 
-// suggest words a suggestion of the nearest of these names; "" if none is near.
+// suggest words a suggestion of the nearest of these names, or of one that name is a part of or has as one; "" if there is none.
 func suggest(name string, known []string) string {
-	best, least := "", 4
+	best := conf.Suggest(name, known)
 	for _, k := range known {
-		if d := edits(strings.ToLower(name), strings.ToLower(k)); d < least && d < len(name) {
-			best, least = k, d
-		}
-	}
-	if best == "" {
-		for _, k := range known {
-			if len(name) > 2 && (strings.Contains(k, name) || strings.Contains(name, k) && len(k) > 3) {
-				best = k
-				break
-			}
+		if best == "" && len(name) > 2 && (strings.Contains(k, name) || strings.Contains(name, k) && len(k) > 3) {
+			best = k
 		}
 	}
 	if best == "" {
@@ -200,12 +193,7 @@ func suggestField(name string) string {
 		"remote_addr": "client", "time": "timestamp", "date": "timestamp", "agent": "user_agent", "protocol": "http_version",
 	}
 	words := slices.Sorted(maps.Keys(calls))
-	best, least := "", max(1, len(name)/3)+1
-	for _, known := range append(names, words...) {
-		if d := edits(strings.ToLower(name), known); d < least && d < len(name) {
-			best, least = known, d
-		}
-	}
+	best := conf.Suggest(name, append(names, words...))
 	switch field, word := calls[best]; {
 	case word:
 		return fmt.Sprintf("; did you mean %s?", field)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stacktrail/stacktrail/plugins/conf"
 	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
@@ -203,15 +204,11 @@ func formatByName(n string) format {
 	return noFormat
 }
 
-// nearestName suggests up to three names within a few edits, or all of them.
+// nearestName suggests the nearest name, or up to three that n is a part of, or all of them.
 func nearestName(n string, known []string) string {
-	var near []string
-	for limit := 1; limit <= 4 && len(near) == 0; limit++ {
-		for _, f := range known {
-			if d := edits(n, f); d <= limit && d < len(n) || limit == 4 && n != "" && strings.Contains(f, n) {
-				near = append(near, f)
-			}
-		}
+	near := within(n, known)
+	if best := conf.Suggest(n, known); best != "" {
+		near = []string{best}
 	}
 	if len(near) == 0 {
 		return " (known are auto, " + strings.Join(known, ", ") + ")"
@@ -219,25 +216,14 @@ func nearestName(n string, known []string) string {
 	return " (did you mean " + strings.Join(near[:min(3, len(near))], ", ") + "?)"
 }
 
-// edits is the Levenshtein distance.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diag
-			if a[i] != b[j] {
-				d++
-			}
-			diag = row[j+1]
-			row[j+1] = min(d, diag+1, row[j]+1)
+// within returns the names that n is a part of.
+func within(n string, known []string) (names []string) {
+	for _, k := range known {
+		if n != "" && strings.Contains(k, n) {
+			names = append(names, k)
 		}
 	}
-	return row[len(b)]
+	return names
 }
 
 // File tells the parser which file the next lines come from: its name may name the program, mtime gives the year of times
