@@ -292,3 +292,56 @@ func TestAnInodeThatASearchFindsInAnotherLogIsThatLogsFromThenOn(t *testing.T) {
 	r.stop()
 	wantLines(t, a, n+4)
 }
+
+// TestASearchDoesNotPassByAFileWhoseInodeIsUsedAgain has the file of a finished stream become the copy in which another one lives on, which
+// no scan has seen so far.
+func TestASearchDoesNotPassByAFileWhoseInodeIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	a := newFakeAgent(t)
+	const n = 20000 // several blocks
+	appendTo(t, path+".1", textOf(0, 1))
+	in := newInput(t, a, testConfig(filepath.Join(dir, "*")), false)
+	fs := in.fs
+	var stale atomic.Pointer[os.FileInfo] // what is said of the copy
+	var looks atomic.Int64
+	in.fs.stat = func(name string) (os.FileInfo, error) {
+		if fi := stale.Load(); fi != nil && name == path+".1" {
+			return *fi, nil
+		}
+		return fs.stat(name)
+	}
+	in.fs.open = func(name string) (*os.File, error) {
+		if name == path+".1" {
+			looks.Add(1)
+		}
+		return fs.open(name)
+	}
+	r := startInput(t, a, in)
+	until(t, "the old file is done", func() bool { return a.drained() == 1 })
+	gate := make(chan struct{})
+	a.mu.Lock()
+	a.gate = gate
+	a.mu.Unlock()
+	appendTo(t, path, textOf(1, n))
+	gate <- struct{}{} // a block is read, and the next one waits
+	fi, err := os.Stat(path + ".1")
+	must(t, err)
+	stale.Store(&fi)
+	text, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.WriteFile(path+".1", text, 0o644))
+	must(t, os.WriteFile(path, []byte(textOf(n, n+1)), 0o644))
+	looks.Store(0)
+	close(gate)
+	until(t, "several searches", func() bool {
+		return looks.Load() >= 4 || a.count("lost_files", "gone")+a.count("lost_bytes", "gone") > 0
+	})
+	stale.Store(nil)
+	until(t, "all lines", has(a, n+1))
+	r.stop()
+	wantLines(t, a, n+1)
+	if lost := a.count("lost_bytes", "gone"); lost > 0 {
+		t.Errorf("%d bytes are said to be lost", lost)
+	}
+}

@@ -146,6 +146,9 @@ func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (fin
 		old := l.byID[idOf(fi)]
 		if old != nil && (!old.parked || old.s != nil && old.s != s) || !fi.Mode().IsRegular() {
 			_ = o.Close()
+			if old != nil && old.parked && stampOf(fi) != old.st {
+				sure = false // the inode may be another file's by now: when a scan has seen it, its content tells
+			}
 			continue
 		}
 		if path == l.key { // a live file that is not open: it will be, and then it is asked whose it is
