@@ -264,6 +264,10 @@ func (l *lineage) adopt(s *stream, f *file) {
 		l.register(s)
 	}
 	l.note(s)
+	if s.settled { // there may be more in f: a restart has to find that
+		s.settled = false
+		l.update(s)
+	}
 	l.r.env.Log.Debug("stream found", "stream", s.name, "path", f.path, "offset", s.pos)
 }
 

@@ -345,3 +345,52 @@ func TestASearchDoesNotPassByAFileWhoseInodeIsUsedAgain(t *testing.T) {
 		t.Errorf("%d bytes are said to be lost", lost)
 	}
 }
+
+// TestTheRestThatACopyHoldsIsNotForgottenWhileItWaits has a log cut when all that was seen of it was read, and the agent restarted while
+// the copy, which holds more, is found and waits for an older file.
+func TestTheRestThatACopyHoldsIsNotForgottenWhileItWaits(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	a := newFakeAgent(t)
+	c := testConfig(path + "*")
+	c.Grace = 20 * time.Second
+	in := newInput(t, a, c, false)
+	var scans sync.Mutex // held: no scan goes on
+	fs := in.fs
+	in.fs.stat = func(name string) (os.FileInfo, error) {
+		if name == dir {
+			scans.Lock()
+			defer scans.Unlock()
+		}
+		return fs.stat(name)
+	}
+	appendTo(t, path, textOf(0, 10))
+	r := startInput(t, a, in)
+	until(t, "the first lines", has(a, 10))
+	scans.Lock()
+	older, err := os.Create(path + ".3")
+	must(t, err)
+	defer older.Close()
+	_, err = older.WriteString(textOf(20, 21))
+	must(t, err)
+	copied := filepath.Join(t.TempDir(), "copy")
+	appendTo(t, copied, textOf(0, 20))
+	compress(t, copied)
+	must(t, os.Rename(copied+".gz", path+".1.gz"))
+	must(t, os.WriteFile(path, []byte(textOf(21, 22)), 0o644))
+	scans.Unlock()
+	until(t, "the copy is found, and the agent knows", func() bool {
+		for _, k := range a.Known() {
+			if m, err := decodeMeta(k.Meta); err == nil && m.File == path+".1.gz" {
+				return true
+			}
+		}
+		return false
+	})
+	r.stop()
+	a.crash()
+	must(t, older.Close())
+	start(t, a, testConfig(path+"*"))
+	until(t, "all lines", has(a, 22))
+	wantLines(t, a, 22)
+}

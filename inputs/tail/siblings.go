@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -79,9 +80,9 @@ func (l *lineage) wanted(e found, spots func() ([]string, bool), now time.Time) 
 // inode alone does not say so: a file may have been truncated, or be another one by now. Neither does a first line that several files
 // begin with.
 func (l *lineage) spots(entries []found) (paths []string, sure bool) {
-	at := make(map[fileID]found, len(entries))
+	at, there := make(map[fileID]found, len(entries)), make(map[string]bool, len(entries))
 	for _, e := range entries {
-		at[e.id] = e
+		at[e.id], there[e.path] = e, true
 	}
 	for _, s := range l.streams {
 		if s.meta.Pipe {
@@ -104,6 +105,9 @@ func (l *lineage) spots(entries []found) (paths []string, sure bool) {
 		begin := 0
 		path := ""
 		for _, e := range entries {
+			if ext := filepath.Ext(e.path); rotationOf(filepath.Base(e.path)).packed && there[strings.TrimSuffix(e.path, ext)] {
+				continue // it is being compressed: the original tells
+			}
 			begins, sure := l.begins(s, e)
 			if !sure {
 				return nil, false
