@@ -291,7 +291,7 @@ func startInput(t testing.TB, a *fakeAgent, in *input) *running {
 				if err != nil {
 					t.Errorf("Run: %v", err)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(60 * time.Second):
 				t.Error("Run does not end")
 			}
 		})
@@ -316,7 +316,7 @@ func runOnce(t testing.TB, a *fakeAgent, c Config) {
 // until waits for a condition.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(60 * time.Second)
 	defer deadline.Stop()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

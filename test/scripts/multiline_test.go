@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -74,7 +75,11 @@ func TestR23ATracebackInPiecesIsOneEventOverKillsAndTwoOverARotation(t *testing.
 		b.write(setup{tail: "records: all, multiline: {timeout: 5m}"})
 		path := b.log("nova-api.log")
 		a := b.start()
-		var want []string
+		text, message := trace(60, 3)
+		appendFile(t, path, text)
+		want := []string{message}
+		// What is rotated before an agent has ever seen the log is history to it.
+		waitFor(t, "the stream stands in the checkpoint", func() bool { return holds(filepath.Join(b.state(), "checkpoint"), "cursors") })
 		for i := range 60 {
 			text, message := trace(i, rnd.IntN(60))
 			if i%20 == 7 { // the file is rotated between two lines of it
