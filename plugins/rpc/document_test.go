@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -97,5 +98,17 @@ func TestACallWaitsWhileTooManyAreUnderWay(t *testing.T) {
 	<-h.slots
 	if err := p.Process(t.Context(), batchOf("/a")); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestAPluginsLinesDoNotPassForTheAgents: a plugin says nothing in another's name.
+func TestAPluginsLinesDoNotPassForTheAgents(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := newLineLog(slog.New(slog.NewTextHandler(&out, nil)).With("plugin", "evil"))
+	l.line([]byte(`{"level":"ERROR","msg":"x","pipeline":"good","id":"out","plugin":"mask","table":"t"}`))
+	got := out.String()
+	if !strings.Contains(got, "plugin=evil said_id=out said_pipeline=good table=t\n") || strings.Contains(got, " pipeline=") || strings.Contains(got, "mask") {
+		t.Errorf("the log says %s", got)
 	}
 }

@@ -109,22 +109,25 @@ func (l *lineLog) emit(line []byte, text string) {
 		return
 	}
 	msg, _ := fields["msg"].(string)
-	name, _ := fields["level"].(string)
+	severity, _ := fields["level"].(string)
 	var level slog.Level
-	if msg == "" || level.UnmarshalText([]byte(strings.ToUpper(name))) != nil {
+	if msg == "" || level.UnmarshalText([]byte(strings.ToUpper(severity))) != nil {
 		l.log.Info(text)
 		return
 	}
 	var attrs []slog.Attr
 	for _, k := range slices.Sorted(maps.Keys(fields)) {
+		name := k
 		switch k {
 		case "msg", "level", "time", "plugin":
 			continue
+		case "pipeline", "id": // the agent's own lines say with them whom they are about
+			name = "said_" + k
 		}
 		if s, ok := fields[k].(string); ok {
-			attrs = append(attrs, slog.String(k, oneLine(s)))
+			attrs = append(attrs, slog.String(name, oneLine(s)))
 		} else {
-			attrs = append(attrs, slog.Any(k, fields[k]))
+			attrs = append(attrs, slog.Any(name, fields[k]))
 		}
 	}
 	l.log.LogAttrs(context.Background(), level, oneLine(msg), attrs...)
