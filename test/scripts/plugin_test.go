@@ -251,14 +251,16 @@ func TestP04AFaultyPluginIsAFaultyConfiguration(t *testing.T) {
 	}
 }
 
-// TestAPluginIsSeenLikeABuiltIn: in samples, in metrics, in status.
+// TestAPluginIsSeenLikeABuiltIn: in samples, in the reference, in the schema, in metrics, in status.
 func TestAPluginIsSeenLikeABuiltIn(t *testing.T) {
 	b := newBox(t)
 	program := b.buildPlugin()
 	b.writePlugin("{path: "+program+"}", "pattern: 'limit=[0-9]+'", "blackhole: {}, id: more")
-	for _, args := range [][]string{{"sample", program}, {"sample", "mark", "-c", b.config}} {
+	for _, args := range [][]string{
+		{"sample", program}, {"sample", "mark", "-c", b.config}, {"docs", program}, {"docs", "mark", "-c", b.config}, {"schema", "-c", b.config},
+	} {
 		r := command(t, args...)
-		if r.code != 0 || !strings.Contains(r.out, "# Go regular expression to mask in the query. (required)") {
+		if r.code != 0 || !strings.Contains(r.out, "Go regular expression to mask in the query.") {
 			t.Errorf("%v: code %d\n%s%s", args, r.code, r.out, r.errors)
 		}
 	}
