@@ -80,11 +80,11 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 	}
 	defer func() { _ = store.Close() }() // the lock goes with the process anyway
 	if len(cfg.Hosts) > 0 {
-		guard, err := rpc.StartGuard("plugin", "guard")
+		guard, err := rpc.StartGuard(log, "plugin", "guard")
 		if err != nil {
 			log.Warn("processes that plugins start may outlive the agent", "error", err)
 		} else {
-			defer func() { _ = guard.Close() }() // it says itself what it did
+			defer guard.Close()
 		}
 	}
 	for _, h := range cfg.Hosts {

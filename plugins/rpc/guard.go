@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -87,37 +88,99 @@ func killMarked(mark string) (killed []int) {
 
 // Guard is a process that ends what the plugins of this one leave behind, when this one is gone.
 type Guard struct {
+	log  *slog.Logger
+	args []string
+	stop chan struct{} // closed by Close
+	done chan struct{} // closed when there is no guard any more
+
+	mu   sync.Mutex // guards both below
 	cmd  *exec.Cmd
 	pipe io.Closer // its other end is the guard's stdin: the system closes it with us
 }
 
-// StartGuard starts this program once more, with arguments by which it calls RunGuard with the one that follows them.
-func StartGuard(args ...string) (*Guard, error) {
+const (
+	guardPause    = time.Second     // before a guard that ended is replaced
+	guardPatience = 5 * time.Second // with one that does not end
+)
+
+// StartGuard starts this program once more, with arguments by which it calls RunGuard with the one that follows them. A guard that ends too
+// soon is said and replaced.
+func StartGuard(log *slog.Logger, args ...string) (*Guard, error) {
+	g := &Guard{log: log, args: append(args, ofAgent()), stop: make(chan struct{}), done: make(chan struct{})}
+	if err := g.start(); err != nil {
+		return nil, err
+	}
+	go g.keep()
+	return g, nil
+}
+
+func (g *Guard) start() error {
 	path, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("starting the plugins' guard: %w", err)
+		return fmt.Errorf("starting the plugins' guard: %w", err)
 	}
-	cmd := exec.Command(path, append(args, ofAgent())...)
+	cmd := exec.Command(path, g.args...)
 	cmd.Stderr = os.Stderr
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what a terminal sends is for the agent
 	pipe, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, fmt.Errorf("starting the plugins' guard: %w", err)
+		return fmt.Errorf("starting the plugins' guard: %w", err)
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting the plugins' guard: %w", err)
+		return fmt.Errorf("starting the plugins' guard: %w", err)
 	}
-	return &Guard{cmd, pipe}, nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.cmd, g.pipe = cmd, pipe
+	select {
+	case <-g.stop: // Close has closed the one before
+		_ = pipe.Close()
+	default:
+	}
+	return nil
+}
+
+// keep has a guard there until Close.
+func (g *Guard) keep() {
+	defer close(g.done)
+	for {
+		err := g.cmd.Wait() // nobody else sets it
+		for {
+			select {
+			case <-g.stop:
+				return
+			default:
+			}
+			g.log.Warn("the plugins' guard is gone and is started again", "error", exitText(err))
+			select {
+			case <-g.stop:
+				return
+			case <-time.After(guardPause):
+			}
+			if err = g.start(); err == nil {
+				break
+			}
+		}
+	}
 }
 
 // Close has the guard do its work, and waits for its end.
-func (g *Guard) Close() error {
+func (g *Guard) Close() {
+	close(g.stop)
+	g.mu.Lock()
 	_ = g.pipe.Close()
-	if err := g.cmd.Wait(); err != nil {
-		return fmt.Errorf("ending the plugins' guard: %w", err)
+	g.mu.Unlock()
+	select {
+	case <-g.done:
+		return
+	case <-time.After(guardPatience):
 	}
-	return nil
+	g.log.Warn("the plugins' guard does not end and is killed")
+	g.mu.Lock()
+	_ = g.cmd.Process.Kill()
+	g.mu.Unlock()
+	<-g.done
 }
 
 // RunGuard waits until agent, whose value StartGuard gave it, is gone, and ends what its plugins left behind. A stop of the whole unit

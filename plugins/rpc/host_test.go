@@ -458,19 +458,47 @@ func TestWhatAPluginStartedDoesNotOutliveTheAgent(t *testing.T) {
 		_ = other.Process.Kill()
 		_ = other.Wait()
 	})
-	g, err := StartGuard("guard")
+	said := &logged{}
+	g, err := StartGuard(slog.New(slog.NewTextHandler(said, nil)), "guard")
 	if err != nil {
 		t.Fatal(err)
+	}
+	pid := func() int {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.cmd.Process.Pid
+	}
+	first := pid()
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "another guard", func() bool { return pid() != first })
+	if !strings.Contains(said.String(), "signal: killed") {
+		t.Errorf("the log says %q", said)
 	}
 	if dead(child) {
 		t.Error("the child is dead before the agent is")
 	}
-	if err := g.Close(); err != nil {
-		t.Error(err)
-	}
+	g.Close()
 	eventually(t, "the child is dead", func() bool { return dead(child) })
 	if dead(other.Process.Pid) {
 		t.Error("a process of another agent was ended")
+	}
+}
+
+func TestAGuardThatDoesNotEndIsKilled(t *testing.T) {
+	said := &logged{}
+	g, err := StartGuard(slog.New(slog.NewTextHandler(said, nil)), "guard")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := g.cmd.Process.Pid
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	g.Close()
+	if !dead(pid) || !strings.Contains(said.String(), "is killed") {
+		t.Errorf("it lives: %t; the log says %q", !dead(pid), said)
 	}
 }
 

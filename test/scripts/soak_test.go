@@ -40,6 +40,9 @@ func (s *soak) note(what string) {
 	s.done[what]++
 }
 
+// soakGrace is how long the agent waits for what others may still write to.
+const soakGrace = 2 * time.Second
+
 // TestC01Soak is random kills, rotations of every kind and faults for STACKTRAIL_SOAK (20s), 0 missing and 0 double at the end.
 func TestC01Soak(t *testing.T) {
 	length := 20 * time.Second
@@ -71,7 +74,7 @@ func TestC01Soak(t *testing.T) {
 		services, writers = append(services, sv), append(writers, sv.w)
 		paths = append(paths, sv.w.path+[]string{"", "*"}[i%2])
 	}
-	s.b.write(setup{paths: paths, agent: "log: {level: debug}", tail: "grace: 2s, position: true", policy: "retry: {initial: 50ms, max: 500ms}"})
+	s.b.write(setup{paths: paths, agent: "log: {level: debug}", tail: fmt.Sprintf("grace: %v, position: true", soakGrace), policy: "retry: {initial: 50ms, max: 500ms}"})
 	s.start()
 	for _, w := range writers { // what is rotated before the first look at a log is history
 		w.lines(1)
@@ -357,7 +360,19 @@ func (v *service) remove() {
 func (v *service) stored(hopeless func() bool) bool {
 	v.from = max(0, size(v.s.b.out)-64<<20)
 	v.w.lines(1) // so that the log is not empty
-	if !poll(50*time.Millisecond, patience, func() bool { return v.read() || hopeless() }) {
+	// What was compressed while the agent was down is looked at when its grace is over, and has no stream before.
+	var since time.Time
+	rested := func() bool {
+		if !v.read() {
+			since = time.Time{}
+			return false
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		return time.Since(since) > soakGrace+time.Second
+	}
+	if !poll(200*time.Millisecond, patience, func() bool { return rested() || hopeless() }) {
 		text := v.s.a.text()
 		v.s.t.Errorf("%s is never read to its end: %s\n%s", v.w.path, v.s.b.streams(), text[max(0, len(text)-8<<10):])
 		return false
