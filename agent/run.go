@@ -160,10 +160,10 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 	if opt.once && unread > 0 {
 		return fail(exitFailure, fmt.Errorf("%d sources could not be read to their ends", unread))
 	}
+	if opt.once && ctx.Err() != nil {
+		return fail(exitFailure, errors.New("interrupted: the same command goes on from here"))
+	}
 	if opt.backfill != nil {
-		if ctx.Err() != nil {
-			return fail(exitFailure, errors.New("interrupted: the same command goes on from here"))
-		}
 		return fail(exitFailure, opt.backfill.finish())
 	}
 	log.Info("stopped")
