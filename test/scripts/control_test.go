@@ -254,20 +254,3 @@ func TestAnOutputThatHangsHoldsUpNoOther(t *testing.T) {
 	a.stop()
 	verify(t, []*writer{w}, b.out)
 }
-
-// TestOnceThatIsInterruptedIsNoSuccess: whoever runs it from a script has to know that it did not come to its end.
-func TestOnceThatIsInterruptedIsNoSuccess(t *testing.T) {
-	t.Parallel()
-	b := newBox(t)
-	b.write(setup{})
-	ok(t, syscall.Mkfifo(b.log("pipe.log"), 0o600))
-	hold := must[*os.File](t)(os.OpenFile(b.log("pipe.log"), os.O_RDWR, 0)) // so that it does not come to its end
-	defer hold.Close()
-	newWriter(t, b.log("api.log"), 1).lines(10)
-	a := b.launch(stacktrail(t), "run", "--once", "-c", b.config)
-	arrive(t, a, b.out, 10)
-	a.signal(syscall.SIGTERM)
-	if code := a.wait(); code != 1 {
-		t.Errorf("exit code %d, want 1:\n%s", code, a.text())
-	}
-}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -125,5 +126,18 @@ func TestAPluginWhoseFarEndIsDownAtTheStartIsWaitedForAlone(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestOnceThatIsInterruptedIsNoSuccess: whoever runs it from a script has to know that it did not come to its end.
+func TestOnceThatIsInterruptedIsNoSuccess(t *testing.T) {
+	b := newBox(t)
+	b.writePlugin("{path: "+b.buildPlugin()+"}", "pattern: x, far: "+b.far("down"), "blackhole: {}, id: more")
+	newWriter(t, b.log("api.log"), 1).lines(10)
+	a := b.launch(stacktrail(t), "run", "--once", "-c", b.config)
+	a.says("nobody answers") // its events wait, and no output has any
+	a.signal(syscall.SIGTERM)
+	if code := a.wait(); code != 1 || !strings.Contains(a.text(), "interrupted") {
+		t.Errorf("exit code %d, want 1:\n%s", code, a.text())
 	}
 }
