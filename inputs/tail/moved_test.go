@@ -2,6 +2,7 @@ package tail
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,8 +10,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stacktrail/stacktrail/plugins"
 )
 
 // TestARotationThatKeepsTheExtensionIsFollowedWhileTheAgentIsDown has logrotate's "extension .log" put the number, or the day, before the
@@ -393,4 +397,31 @@ func TestTheRestThatACopyHoldsIsNotForgottenWhileItWaits(t *testing.T) {
 	start(t, a, testConfig(path+"*"))
 	until(t, "all lines", has(a, 22))
 	wantLines(t, a, 22)
+}
+
+// TestAFolderThatCannotBeLookedAtProvesNothing has a log gone from its folder, and another folder to which it may have gone fail.
+func TestAFolderThatCannotBeLookedAtProvesNothing(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	archive := filepath.Join(dir, "archive")
+	must(t, os.Mkdir(archive, 0o755))
+	appendTo(t, filepath.Join(archive, "x.log.9"), "other\n")
+	a := newFakeAgent(t)
+	c := testConfig(path, filepath.Join(archive, "x.log*"))
+	k := readAndStopped(t, a, testConfig(path), path, 10)
+	must(t, os.Remove(path))
+	in := newInput(t, a, c, false)
+	if err := in.CanReplay(t.Context(), k, k.Start); !errors.Is(err, plugins.ErrGone) {
+		t.Errorf("everything can be looked at: %v", err)
+	}
+	stat := in.fs.stat
+	in.fs.stat = func(name string) (os.FileInfo, error) {
+		if filepath.Dir(name) == archive {
+			return nil, syscall.EIO
+		}
+		return stat(name)
+	}
+	if err := in.CanReplay(t.Context(), k, k.Start); errors.Is(err, plugins.ErrGone) || errors.Is(err, plugins.ErrLater) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("the archive fails: %v", err)
+	}
 }

@@ -286,7 +286,11 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 		rested := !h.unsettled && before.agrees(after, m.Path, max(s.pos, to.Seq, int64(need)))
 		if rested && !strayed {
 			strayed = true
-			for _, path := range in.strays(s) {
+			paths, err := in.strays(s)
+			if err != nil { // not being able to look does not mean that it is gone
+				return nil, nil, fmt.Errorf("searching the content of %s after byte %d in other folders: %w", m.Path, from.Seq, err)
+			}
+			for _, path := range paths {
 				h.try(path)
 			}
 			if h.found != nil {
@@ -313,19 +317,20 @@ func (in *input) locate(ctx context.Context, k plugins.Stream, from, to event.Po
 }
 
 // strays finds the files that the patterns match in other folders and to which rotation may have moved the stream's.
-func (in *input) strays(s *stream) []string {
-	var all []string
+func (in *input) strays(s *stream) (all []string, err error) {
 	base := filepath.Base(s.meta.Path)
 	for _, p := range in.paths {
 		if filepath.Dir(p) == filepath.Dir(s.meta.Path) {
 			continue
 		}
-		// What cannot be looked at is told by the scans.
-		_ = doublestar.GlobWalk(os.DirFS("/"), strings.TrimPrefix(p, "/"), func(path string, _ fs.DirEntry) error {
+		err := doublestar.GlobWalk(os.DirFS("/"), strings.TrimPrefix(p, "/"), func(path string, _ fs.DirEntry) error {
 			path = "/" + path
 			fi, err := in.fs.stat(path)
-			if err != nil {
+			if errors.Is(err, os.ErrNotExist) {
 				return nil
+			}
+			if err != nil {
+				return err
 			}
 			r := rotationOf(filepath.Base(path))
 			kin := idOf(fi) == s.inode() || r.rotated && r.stem == base || r.kept == base
@@ -333,9 +338,12 @@ func (in *input) strays(s *stream) []string {
 				all = append(all, path)
 			}
 			return nil
-		})
+		}, doublestar.WithFailOnIOErrors())
+		if err != nil {
+			return nil, fmt.Errorf("looking for files of %s: %w", p, err)
+		}
 	}
-	return all
+	return all, nil
 }
 
 // errRestless says that nothing is known because files were renamed or written all the time.
