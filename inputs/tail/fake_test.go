@@ -138,6 +138,14 @@ func (a *fakeAgent) Send(ctx context.Context, b *event.Batch) error {
 	return nil
 }
 
+// hold has each Send from now on wait for a value in the channel that it returns, or for its end.
+func (a *fakeAgent) hold() chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.gate = make(chan struct{})
+	return a.gate
+}
+
 func (a *fakeAgent) record(b *event.Batch) {
 	for i := range b.Events {
 		e := &b.Events[i]

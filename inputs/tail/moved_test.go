@@ -263,21 +263,10 @@ func TestAnInodeThatASearchFindsInAnotherLogIsThatLogsFromThenOn(t *testing.T) {
 	const n = 20000 // several blocks
 	appendTo(t, one+".1", textOf(0, 1))
 	in := newInput(t, a, testConfig(filepath.Join(dir, "*")), false)
-	var scans sync.Mutex // held: no scan goes on
-	fs := in.fs
-	in.fs.stat = func(name string) (os.FileInfo, error) {
-		if name == dir {
-			scans.Lock()
-			defer scans.Unlock()
-		}
-		return fs.stat(name)
-	}
+	scans := lockScans(in, dir)
 	r := startInput(t, a, in)
 	until(t, "the old file is done", func() bool { return a.drained() == 1 })
-	gate := make(chan struct{})
-	a.mu.Lock()
-	a.gate = gate
-	a.mu.Unlock()
+	gate := a.hold()
 	appendTo(t, other, textOf(1, n))
 	gate <- struct{}{} // a block is read, and the next one waits
 	scans.Lock()
@@ -323,10 +312,7 @@ func TestASearchDoesNotPassByAFileWhoseInodeIsUsedAgain(t *testing.T) {
 	}
 	r := startInput(t, a, in)
 	until(t, "the old file is done", func() bool { return a.drained() == 1 })
-	gate := make(chan struct{})
-	a.mu.Lock()
-	a.gate = gate
-	a.mu.Unlock()
+	gate := a.hold()
 	appendTo(t, path, textOf(1, n))
 	gate <- struct{}{} // a block is read, and the next one waits
 	fi, err := os.Stat(path + ".1")
@@ -359,15 +345,7 @@ func TestTheRestThatACopyHoldsIsNotForgottenWhileItWaits(t *testing.T) {
 	c := testConfig(path + "*")
 	c.Grace = 20 * time.Second
 	in := newInput(t, a, c, false)
-	var scans sync.Mutex // held: no scan goes on
-	fs := in.fs
-	in.fs.stat = func(name string) (os.FileInfo, error) {
-		if name == dir {
-			scans.Lock()
-			defer scans.Unlock()
-		}
-		return fs.stat(name)
-	}
+	scans := lockScans(in, dir)
 	appendTo(t, path, textOf(0, 10))
 	r := startInput(t, a, in)
 	until(t, "the first lines", has(a, 10))
@@ -424,4 +402,18 @@ func TestAFolderThatCannotBeLookedAtProvesNothing(t *testing.T) {
 	if err := in.CanReplay(t.Context(), k, k.Start); errors.Is(err, plugins.ErrGone) || errors.Is(err, plugins.ErrLater) || !errors.Is(err, syscall.EIO) {
 		t.Errorf("the archive fails: %v", err)
 	}
+}
+
+// lockScans returns a lock: while it is held no scan of that folder goes on.
+func lockScans(in *input, dir string) *sync.Mutex {
+	var scans sync.Mutex
+	stat := in.fs.stat
+	in.fs.stat = func(name string) (os.FileInfo, error) {
+		if name == dir {
+			scans.Lock()
+			defer scans.Unlock()
+		}
+		return stat(name)
+	}
+	return &scans
 }
