@@ -35,7 +35,7 @@ func (m *members) next() (key, value string, ok bool) {
 		m.bad = m.i != len(s)
 		return "", "", false
 	}
-	if i > 1 {
+	if m.i > 1 {
 		if !isAt(s, i, ',') {
 			return m.stop(i)
 		}

@@ -608,5 +608,5 @@ func beginsRecord(s string) bool {
 	if len(s) >= 19 && s[0] >= '0' && s[0] <= '9' && s[4] == '-' && s[7] == '-' {
 		return true
 	}
-	return strings.HasPrefix(s, `{"`)
+	return s[0] == '{' && isAt(s, blanks(s, 1), '"')
 }
