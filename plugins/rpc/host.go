@@ -147,13 +147,18 @@ func (h *Host) Status() Status {
 		case <-p.done:
 			s.Deaths++
 			if s.Down == "" {
-				s.Down = "it ended (" + h.endOfLocked(p) + ") and is started again for the next events"
+				s.Down = downAfter(h.endOfLocked(p))
 			}
 		default:
 			s.PID = p.number()
 		}
 	}
 	return s
+}
+
+// downAfter says why a plugin that ended does not run.
+func downAfter(end string) string {
+	return "it ended (" + end + ") and is started again for the next events"
 }
 
 // downError says that the plugin does not run.
@@ -254,10 +259,21 @@ func (h *Host) startLocked(ctx context.Context) error {
 	again := h.starts > 1
 	h.current, h.down, h.offered = p, "", offered
 	h.mu.Unlock()
+	go h.attend(p)
 	if again {
 		h.log.Load().Info("plugin runs again", "path", h.cfg.Path, "pid", p.number())
 	}
 	return nil
+}
+
+// attend waits for the end of a process, so that it is said at once, and not with the next events: there may be none for long.
+func (h *Host) attend(p *process) {
+	<-p.done
+	h.lock <- struct{}{}
+	defer func() { <-h.lock }()
+	if h.proc == p {
+		h.buryLocked()
+	}
 }
 
 // buryLocked clears up behind a process that is gone. The caller holds lock.
@@ -277,9 +293,9 @@ func (h *Host) buryLocked() {
 	end := h.endOfLocked(p)
 	delete(h.killed, p)
 	h.deaths++
-	h.current, h.down = nil, "it ended ("+end+") and is started again"
+	h.current, h.down = nil, downAfter(end)
 	h.mu.Unlock()
-	h.log.Load().Warn("plugin ended, will start it again", "path", h.cfg.Path, "exit", end, "in", time.Until(h.next).Round(time.Millisecond))
+	h.log.Load().Warn("plugin ended, will start it again for the next events", "path", h.cfg.Path, "exit", end, "in", time.Until(h.next).Round(time.Millisecond))
 }
 
 // mostVain is how often in a row events may end the process before it is taken for broken: maxDeaths and one more for each time that a batch of

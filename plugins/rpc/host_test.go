@@ -601,6 +601,32 @@ func TestAKilledPluginCostsARetryOnly(t *testing.T) {
 	}
 }
 
+func TestTheDeathOfAPluginThatHasNothingToDoIsSaidAtOnce(t *testing.T) {
+	h, log := host(t, "honest")
+	p := processorOf(t, h)
+	if err := p.Process(t.Context(), batchOf("/a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(h.Status().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	const said = `msg="plugin ended, will start it again for the next events"`
+	eventually(t, "the log says that it ended", func() bool { return strings.Contains(log.String(), said) })
+	const down = "it ended (signal: killed) and is started again for the next events"
+	if s := h.Status(); s.PID != 0 || s.Restarts != 0 || s.Deaths != 1 || s.Down != down {
+		t.Errorf("its status is %+v", s)
+	}
+	if err := p.Process(t.Context(), batchOf("/a")); err != nil {
+		t.Fatal(err)
+	}
+	if s := h.Status(); s.Restarts != 1 || s.Deaths != 1 || s.Down != "" {
+		t.Errorf("when it runs again its status is %+v", s)
+	}
+	if n := strings.Count(log.String(), said); n != 1 {
+		t.Errorf("it is said %d times", n)
+	}
+}
+
 func TestARestartLeavesNothingBehind(t *testing.T) {
 	h, _ := host(t, "honest")
 	p := processorOf(t, h)

@@ -402,7 +402,7 @@ func TestEventsThatEndAnOutputsProcessAreFoundSoon(t *testing.T) {
 	if err := o.Write(t.Context(), pointers(nil, batchOf("/a"))); err != nil {
 		t.Errorf("the next events wait: %v", err)
 	}
-	waits := regexp.MustCompile(`msg="plugin ended, will start it again" .* in=(\S+)`).FindAllStringSubmatch(log.String(), -1)
+	waits := regexp.MustCompile(`msg="plugin ended, will start it again for the next events" .* in=(\S+)`).FindAllStringSubmatch(log.String(), -1)
 	if len(waits) != 20 {
 		t.Errorf("it ended %d times", len(waits))
 	}
