@@ -124,7 +124,11 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 		}
 	}
 	if err := m.startPipelines(ctx); err != nil {
-		return fail(exitFailure, err)
+		if _, faulty := errors.AsType[conf.Faults](err); ctx.Err() == nil || faulty || opt.once {
+			return fail(exitFailure, err)
+		}
+		log.Info("stopped while starting: everything is as it was", "at", err)
+		return nil
 	}
 	m.save(context.WithoutCancel(ctx), 0)
 	m.running.Store(true)

@@ -76,7 +76,10 @@ func (in *numbers) send(ctx context.Context, stream string, from, to int64, sink
 	return nil
 }
 
-func (in *numbers) CanReplay(_ context.Context, s plugins.Stream, _ event.Position) error {
+func (in *numbers) CanReplay(ctx context.Context, s plugins.Stream, _ event.Position) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if in.gone[s.Name] {
 		return fmt.Errorf("stream %s: %w", s.Name, plugins.ErrGone)
 	}
@@ -233,11 +236,9 @@ func newRig(t *testing.T, cfg Config) *rig {
 	return &rig{t: t, cfg: cfg, dead: map[string]*far{}, pool: event.NewPool(64 << 20), stop: 5 * time.Second}
 }
 
-// start builds and starts a pipeline on what the state says, and stores its snapshots until the returned function is called.
-// That one takes a last one if final is set.
-func (r *rig) start(ctx context.Context, every time.Duration) (p *Pipeline, finish func(final bool)) {
+// build builds a pipeline on what the state says.
+func (r *rig) build(asked chan<- struct{}) *Pipeline {
 	r.t.Helper()
-	asked := make(chan struct{}, 1)
 	log := io.Discard
 	if r.log != nil {
 		log = r.log
@@ -261,6 +262,15 @@ func (r *rig) start(ctx context.Context, every time.Duration) (p *Pipeline, fini
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return p
+}
+
+// start builds and starts a pipeline on what the state says, and stores its snapshots until the returned function is called.
+// That one takes a last one if final is set.
+func (r *rig) start(ctx context.Context, every time.Duration) (p *Pipeline, finish func(final bool)) {
+	r.t.Helper()
+	asked := make(chan struct{}, 1)
+	p = r.build(asked)
 	if err := p.Start(ctx); err != nil {
 		r.t.Fatal(err)
 	}

@@ -338,7 +338,9 @@ func (p *Pipeline) Start(ctx context.Context) (err error) {
 		known := p.State.Outputs[o.ID]
 		refuse := ""
 		if known.Token != nil || known.DeadToken != nil {
-			refuse = p.unreadable(ctx, o)
+			if refuse, err = p.unreadable(ctx, o); err != nil {
+				return err
+			}
 		}
 		if err := o.start(ctx, known.Token, known.DeadToken, refuse); err != nil {
 			return err
@@ -355,26 +357,29 @@ func (p *Pipeline) Start(ctx context.Context) (err error) {
 	return nil
 }
 
-// unreadable says which stream could not be read again after an output was cut back; "" when all can.
-func (p *Pipeline) unreadable(ctx context.Context, o *output) string {
+// unreadable says which stream could not be read again after an output was cut back; "" when all can. The error is that of ctx: the question
+// was not answered, so nothing may be done to the output.
+func (p *Pipeline) unreadable(ctx context.Context, o *output) (string, error) {
 	for _, s := range p.State.Streams {
 		if s.Drained {
 			continue
 		}
 		in := p.inputByID(s.Input)
 		if in == nil || in.replayer == nil {
-			return fmt.Sprintf("input %q cannot read stream %s again", s.Input, s.Name)
+			return fmt.Sprintf("input %q cannot read stream %s again", s.Input, s.Name), nil
 		}
 		at, _ := o.position(s.Name)
 		err := in.replayer.CanReplay(ctx, p.streamInfo(s.Name), at)
 		switch {
+		case err != nil && ctx.Err() != nil:
+			return "", ctx.Err()
 		case errors.Is(err, plugins.ErrLater):
 			p.log.Warn("a source cannot be read at present: what is missing of it comes later", "stream", s.Name, "error", err)
 		case err != nil:
-			return err.Error()
+			return err.Error(), nil
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // Run runs the pipeline until ctx is done or, with Once, until every source is read to its end; then it drains. It returns when

@@ -402,6 +402,30 @@ func TestKeepsTheTailWhenAStreamCannotBeReadAgain(t *testing.T) {
 	}
 }
 
+// TestAStartThatIsStoppedDecidesNothing: whether a stream can be read again was not found out, so nothing is kept for good and nothing is cut.
+func TestAStartThatIsStoppedDecidesNothing(t *testing.T) {
+	t.Parallel()
+	const n = 1000
+	f := &far{}
+	in := &numbers{streams: []string{"s"}, n: n, batch: 20}
+	r := newRig(t, Config{Name: "p", Inputs: []InputConfig{inputConfig(in)}, Outputs: []OutputConfig{outputConfig("o", undoing(f, nil))}})
+	p, finish := r.start(context.Background(), time.Hour) // no snapshot but the one that names the stream
+	p.Run(context.Background())
+	finish(false)
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	p = r.build(make(chan struct{}, 1))
+	if err := p.Start(stopped); !errors.Is(err, context.Canceled) {
+		t.Errorf("the start says %v", err)
+	}
+	p.Close()
+	if len(f.all()) != n {
+		t.Errorf("%d records are left of %d", len(f.all()), n)
+	}
+	r.runOnce()
+	exactly(t, f.all(), in.streams, n, nil)
+}
+
 func TestAnOutputThatWasNotConfiguredForAWhileGoesOnWhereItStood(t *testing.T) {
 	t.Parallel()
 	one, two := &far{}, &far{}
