@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -33,6 +34,8 @@ func (l *lineage) identifyAll(ctx context.Context, now time.Time) error {
 				return ctx.Err()
 			}
 			l.fail(f, err, now)
+		} else if f.parked {
+			l.succeed(f)
 		}
 		if z, ok := f.c.(*unpacked); ok && l.w.gz != f {
 			z.drop()
@@ -63,6 +66,7 @@ func (l *lineage) placed(f *file) int {
 }
 
 func (l *lineage) identify(ctx context.Context, f *file, now time.Time) error {
+	f.after = nil
 	fi, err := f.h.f.Stat()
 	if err != nil {
 		return err
@@ -150,8 +154,18 @@ func (l *lineage) whose(ctx context.Context, f *file, head []byte, now time.Time
 				l.rewritten(s.file)
 				own = false
 			} else if m == holds {
-				f.copyOf = s
-				return nil, false, nil
+				switch fault := s.file.fault; {
+				case !s.unknown():
+					f.copyOf = s
+					return nil, false, nil
+				case fault == nil:
+					f.after, wait = s, true
+					continue
+				case !errors.Is(fault, errDamaged):
+					return nil, false, fmt.Errorf("finding out whether it is a copy of %s: %w", s.file.path, fault)
+				case s.pos <= int64(size):
+					continue // it begins alike, and more will never be known
+				}
 			}
 		}
 		if !own {
@@ -198,6 +212,15 @@ func (l *lineage) shorten(s *stream) {
 	l.update(s)
 }
 
+// unknown reports whether it is not known what all of s is, because its compressed file is not read to its end so far.
+func (s *stream) unknown() bool {
+	if s.file == nil || s.file.parked || !s.file.gz || s.file.ended {
+		return false
+	}
+	_, known, err := s.file.c.end()
+	return err == nil && !known
+}
+
 // still reports whether the open file of s holds what was read from it.
 func (l *lineage) still(ctx context.Context, s *stream) (bool, error) {
 	if s.file.c.settled() {
@@ -217,7 +240,7 @@ func (l *lineage) compare(ctx context.Context, s *stream, f *file) (verdict, err
 	if err != nil {
 		return differs, err
 	}
-	if !known { // s reads a compressed file: its own content proves as far as it was read
+	if !known { // s reads a compressed file: what it is shows at its end
 		return m, nil
 	}
 	// A twin may share the beginning: compare where the shorter one ends, too.
@@ -231,7 +254,12 @@ func (l *lineage) compare(ctx context.Context, s *stream, f *file) (verdict, err
 		if !known {
 			return m, nil // compressed and cut short: it is being written
 		}
+		if s.file.rotated && !f.rotated {
+			return differs, nil // a new file that begins like the last one: a live file is no copy of a rotated one
+		}
 		mine = min(mine, theirs)
+	} else if more, err := l.exceeds(ctx, f, s.file, mine); err != nil || more {
+		return differs, err
 	}
 	a, okA, err := sumBefore(ctx, s.file.c, mine, l.w.x.proof[:])
 	if err != nil {
@@ -245,6 +273,28 @@ func (l *lineage) compare(ctx context.Context, s *stream, f *file) (verdict, err
 		return differs, nil
 	}
 	return m, nil
+}
+
+// exceeds reports whether f has more than the file of a stream, which ended at the offset a moment ago: then it is no copy of that one,
+// however they begin. The other way round the stream's file may be a copy of f that is still being written, unless f is compressed.
+func (l *lineage) exceeds(ctx context.Context, f, of *file, end int64) (bool, error) {
+	if of.rotated && !f.gz {
+		return false, nil
+	}
+	for {
+		n, err := f.c.readAt(ctx, l.w.x.proof[:1], end)
+		switch {
+		case n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, errCut)):
+			return false, nil
+		case n == 0:
+			return false, err
+		}
+		now, _, err := of.c.end()
+		if err != nil || now <= end {
+			return err == nil, err
+		}
+		end = now // lines came meanwhile, and were copied
+	}
 }
 
 // adopt says that f holds s.

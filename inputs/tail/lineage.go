@@ -58,6 +58,7 @@ type file struct {
 	s      *stream // what it holds, nil until that is known
 	copyOf *stream
 	was    *stream // what it held before it was rewritten
+	after  *stream // it begins like this one, which is read first: then it can be told whether it is a copy
 
 	st       stamp // of the open file when last looked at
 	proved   bool  // content was compared since st
@@ -256,7 +257,7 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 	}
 	l.save(now, false)
 	l.makeRoom()
-	return false, nil
+	return slices.ContainsFunc(l.files, func(f *file) bool { return f.after != nil && (!f.after.unknown() || f.after.file.fault != nil) }), nil
 }
 
 // yield gives up the worker's memory for compressed content if one of these files has it: it is not read now, and what it waits for may
@@ -276,7 +277,7 @@ func (l *lineage) passes(f *file, now time.Time) bool {
 		return f.s == nil || f.ended || f.fault != nil
 	}
 	if f.s == nil {
-		if f.st.size == 0 && !f.gz || !f.rotated {
+		if f.st.size == 0 && !f.gz || !f.rotated || f.after != nil {
 			return true // nothing in it, or a live file: there is nothing younger; compressed content is not written at once
 		}
 		return now.Sub(f.grew) >= l.r.cfg.Grace
