@@ -3,6 +3,7 @@ package formats
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"strconv"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -108,6 +109,64 @@ func (o object) number(k *key, v int64) object {
 		return o[:n+3]
 	}
 	return o[:n+putDigits(o[n:], triples[u])]
+}
+
+// numbers writes attributes that are numbers, those that are not negative.
+func (o object) numbers(keys []key, values []int64) object {
+	for i, v := range values {
+		if v >= 0 {
+			o = o.number(&keys[i], v)
+		}
+	}
+	return o
+}
+
+// figures reads a number at i for each key and writes it as it stands there, which is quicker than to make a number of it and a text
+// again. Behind each number stands its byte of behind. last is where the last one begins, next is behind its byte; 0 says that
+// something is not so, or that a number has zeros in front or more than seven digits, or stands within eight bytes of the end.
+func (o object) figures(keys []key, s string, i int, behind string) (written object, last, next int) {
+	n := len(o)
+	b := o[:n+len(keys)*slack]
+	behind = behind[:len(keys)]
+	for j := range keys {
+		if uint(i) > uint(len(s)) || len(s)-i < 8 {
+			return nil, 0, 0
+		}
+		x := le64(s, i)
+		last = i
+		if byte(x>>8) == behind[j] && byte(x)-'0' <= 9 { // which most are
+			i++
+		} else {
+			length := digitsOf(x)
+			if length < 2 || length > 7 || byte(x) == '0' || byte(x>>(8*length)) != behind[j] {
+				return nil, 0, 0
+			}
+			i += length
+		}
+		k := &keys[j]
+		*(*[longestKey]byte)(b[n:]) = k.text
+		n += k.n
+		binary.LittleEndian.PutUint64(b[n:], x)
+		n += i - last
+		i++
+	}
+	return b[:n], last, i
+}
+
+// digitsOf is how many of eight bytes, from the lowest on, are digits.
+func digitsOf(x uint64) int {
+	const l, h = 0x0101010101010101, 0x8080808080808080
+	x ^= l * '0'
+	return bits.TrailingZeros64((x+l*(0x80-10)|x)&h) / 8
+}
+
+// figure writes an attribute that is a number of 1 to 18 digits.
+func (o object) figure(k *key, s string) object {
+	if len(s) > 1 && s[0] == '0' {
+		v, _ := digits(s)
+		return o.number(k, v)
+	}
+	return append(o.name(k), s...)
 }
 
 // triples are the numbers below 1000: three digits, and how many of them stand in front of the first one that counts.

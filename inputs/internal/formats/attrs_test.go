@@ -3,6 +3,7 @@ package formats
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -101,6 +102,37 @@ func TestHeadsOfSyslogAreRememberedAsTheyStand(t *testing.T) {
 		}
 		if got, want := read(old, line), read(newParser(t, "syslog", Options{}), line); got != want {
 			t.Errorf("%q: %s, by a new parser %s", line, got, want)
+		}
+	}
+}
+
+// TestEightDigitsAtATime compares what looks at eight bytes at a time with loops over them.
+func TestEightDigitsAtATime(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 100_000 {
+		b := make([]byte, 8+r.IntN(40))
+		for i := range b {
+			b[i] = '0' + byte(r.IntN(10))
+		}
+		if r.IntN(2) == 0 {
+			b[r.IntN(len(b))] = byte(r.IntN(256))
+		}
+		if r.IntN(2) == 0 {
+			b[r.IntN(len(b))] = "/:\x80\x7f~!\"#%"[r.IntN(9)]
+		}
+		s := string(b)
+		n := 0
+		for n < 8 && s[n] >= '0' && s[n] <= '9' {
+			n++
+		}
+		if got := digitsOf(le64(s, 0)); got != n {
+			t.Fatalf("%q begins with %d digits, not %d", s, n, got)
+		}
+		path := s[r.IntN(8):]
+		odd := strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '%' || c == '#' })
+		if holdsDecoded(path) != odd {
+			t.Fatalf("%q: %v", path, !odd)
 		}
 	}
 }

@@ -10,6 +10,9 @@ import (
 // the level, the request id and the message, and Apache's error log spells the escape byte `\x1b`. In a JSON object they are seen
 // once its strings are decoded: see plainText.
 func (p *Parser) uncoloured(s string, e *event.Event, v Verdict) Verdict {
+	if p.bleached {
+		return v
+	}
 	t, bare := p.withoutColours(s)
 	wrapped := p.dyed
 	p.dyed = false
@@ -22,7 +25,7 @@ func (p *Parser) uncoloured(s string, e *event.Event, v Verdict) Verdict {
 	if p.noted {
 		p.prefix = p.former // a line does not repeat itself
 	}
-	p.standing = standing{faded: p.faded}
+	p.standing = standing{faded: p.faded, bleached: true}
 	if p.explain != nil {
 		*p.explain = Explanation{}
 	}
@@ -34,6 +37,91 @@ func (p *Parser) uncoloured(s string, e *event.Event, v Verdict) Verdict {
 	p.undyeing, p.dyed = false, false
 	p.depth = max(p.depth, 1)
 	return v
+}
+
+// undyed goes on with a message behind syslog's head that begins with a colour, as devstack's do. It gives what uncoloured would by
+// reading the line from its begin again, for there are no colours in what was read so far. Where the message turns out to be no record
+// that is left to uncoloured, and what was learned of the message is forgotten.
+func (p *Parser) undyed(s string, e *event.Event) Verdict {
+	was := p.memory
+	p.bleached = true
+	v, usual := p.dyedDevstack(s, e)
+	if !usual {
+		t, _ := p.withoutColours(s)
+		v = p.tagged(t, e)
+	}
+	if v != Unparsed || p.reason != "" {
+		return v
+	}
+	p.memory, p.standing = was, standing{faded: p.faded, coloured: true}
+	return Unparsed
+}
+
+// dyedDevstack is devstack for the shape that its lines have in colour, which is read where it stands:
+// `cLEVEL LOGGER [cNone req-UUID cNAME NAMEc] ccMESSAGE`, where c is a colour and MESSAGE has none. usual is false if s is not so.
+func (p *Parser) dyedDevstack(s string, e *event.Event) (v Verdict, usual bool) {
+	const c, uuid = 8, 36
+	level, n := int32(0), 0
+	if beginsColoured(s) {
+		level, n = osloLevel(s[c:])
+	}
+	if n == 0 {
+		return Unparsed, false
+	}
+	i := c + n
+	for i < len(s) && isLoggerByte(s[i]) {
+		i++
+	}
+	logger, rest := s[c+n:i], s[i:]
+	const id = len(" [") + c + len("None ")
+	if len(rest) < id+len("req-")+uuid+1+c || rest[:2] != " [" || !beginsColoured(rest[2:]) || rest[2+c:id+4] != "None req-" || strings.IndexByte(logger, '.') < 0 {
+		return Unparsed, false
+	}
+	request, rest := rest[id:id+4+uuid], rest[id+4+uuid:]
+	if rest[0] != ' ' || !beginsColoured(rest[1:]) || !isUUID(request[4:]) {
+		return Unparsed, false
+	}
+	one, two, rest := dyedNames(rest[1+c:])
+	if one == "" || len(rest) < c+2 || !beginsColoured(rest) || rest[c:c+2] != "] " {
+		return Unparsed, false
+	}
+	for rest = rest[c+2:]; beginsColoured(rest); rest = rest[c:] {
+	}
+	if escape(rest) >= 0 {
+		return Unparsed, false
+	}
+	p.depth++
+	p.inner, p.env.message, p.near.format, p.quoted = rest, rest, noFormat, false
+	e.RequestID = request
+	user, project := present(one), present(two)
+	if !isID(user) && !isID(project) {
+		user, project = project, user // see context
+	}
+	setUser(e, user)
+	setProject(e, project)
+	return p.journalled(level, logger, rest, e), true
+}
+
+// dyedNames takes two words to the next colour; "" if there is something else.
+func dyedNames(s string) (one, two, rest string) {
+	between := 0
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == ' ' && between == 0 && i > 0:
+			between = i
+		case c == 0x1b && between > 0 && between+1 < i:
+			return s[:between], s[between+1 : i], s[i:]
+		case c <= ' ' || c == '"' || c == ']' || c == '\\':
+			return "", "", s
+		}
+	}
+	return "", "", s
+}
+
+// canUndye reports whether undyed can go on with s, behind a head in which there are no colours. A user's own format, and HAProxy's,
+// are tried with colours first.
+func (p *Parser) canUndye(s string) bool {
+	return colour(s) > 0 && !p.bleached && p.depth == 1 && !p.own.any && p.explain == nil && p.env.from.program != "haproxy"
 }
 
 // plainText is the text of a member of a JSON object without colours where the line is read again for them. Before that it only
@@ -115,4 +203,18 @@ func colour(s string) int {
 		return 0
 	}
 	return i + 1
+}
+
+// beginsColoured reports whether s begins with a colour of the usual form: `ESC[00;36m`.
+func beginsColoured(s string) bool {
+	const (
+		h     = 0x8080808080808080
+		black = 0x6d30303b30305b1b // ESC[00;00m
+		room  = 0x7f76767f76767f7f // where digits are up to 9 more do not reach the high bit, elsewhere nothing more
+	)
+	if len(s) < 8 {
+		return false
+	}
+	x := le64(s, 0) ^ black
+	return (x|(x+room))&h == 0
 }

@@ -153,8 +153,16 @@ func (p *Parser) syslogBSD(s string, e *event.Event) Verdict {
 
 // monthWord reads the name of a month of three to nine letters, with a point if it has one; n is its length.
 func monthWord(s string) (mon, n int) {
+	if len(s) > 3 && s[3] == ' ' {
+		if mon = month(s[:3]); mon != 0 {
+			return mon, 3
+		}
+	}
 	for n < len(s) && n < 10 && (s[n]|0x20 >= 'a' && s[n]|0x20 <= 'z' || s[n] >= 0x80) {
 		n++
+	}
+	if n+1 < len(s) && s[n] == ' ' && s[n+1] > '9' {
+		return 0, 0 // no day follows: most words are none of a month
 	}
 	if n < 3 || n < len(s) && s[n] != ' ' && (s[n] != '.' || n+1 < len(s) && s[n+1] != ' ') {
 		return 0, 0
@@ -223,6 +231,9 @@ func (p *Parser) hostAndTag(s string, e *event.Event) Verdict {
 			v.pid, v.hasPID = m.pid, true
 		}
 		p.tag(s[m.tag[0]:m.tag[1]])
+		if s[n] == 0x1b && m.bare && p.canUndye(s[n:]) {
+			return p.undyed(s[n:], e)
+		}
 		return p.tagged(s[n:], e)
 	}
 	m.n = 0
@@ -270,6 +281,7 @@ func (p *Parser) hostAndTag(s string, e *event.Event) Verdict {
 	if n := len(s) - len(rest) + 1; n <= len(head.text) {
 		*m = head
 		m.n = copy(m.text[:], s[:n])
+		m.bare = escape(s[:n]) < 0
 		m.tag = [2]uint8{uint8(at), uint8(at + end)}
 		if host != "" {
 			m.host = [2]uint8{uint8(at - 1 - len(host)), uint8(at - 1)}
@@ -286,6 +298,7 @@ func (p *Parser) hostAndTag(s string, e *event.Event) Verdict {
 type headMemory struct {
 	text      [96]byte
 	n         int      // how long it is; 0: nothing is remembered
+	bare      bool     // there is no escape in it
 	host, tag [2]uint8 // where they begin and end
 	pid       int64
 	hasPID    bool

@@ -35,12 +35,11 @@ func (p *Parser) haproxy(s string, e *event.Event) Verdict {
 
 // httplog is haproxy for what may be a line of option httplog; sp is where its first space stands.
 func (p *Parser) httplog(s string, sp int, e *event.Event) Verdict {
-	colon := strings.LastIndexByte(s[:sp], ':')
-	if colon < 1 {
-		return Unparsed
+	colon := sp - 1
+	for colon > 0 && s[colon]-'0' <= 9 {
+		colon--
 	}
-	port, ok := digits(s[colon+1 : sp])
-	if !ok {
+	if n := sp - 1 - colon; colon < 1 || s[colon] != ':' || n == 0 || n > 18 {
 		return Unparsed
 	}
 	client := s[:colon]
@@ -56,92 +55,48 @@ func (p *Parser) httplog(s string, sp int, e *event.Event) Verdict {
 	if !ok || i+2 > len(date) || date[i] != ']' || date[i+1] != ' ' {
 		return p.parts(haproxyHTTP, atTime, date)
 	}
-	c := cursor{s: date, i: i + 2}
-	front := c.word()
-	if strings.HasSuffix(front, ":") && strings.IndexByte(front, '/') > 0 {
+	front, rest, ok := field(date[i+2:])
+	if ok && strings.HasSuffix(front, ":") && strings.IndexByte(front, '/') > 0 {
 		// FRONTEND/BIND: and a text, such as "SSL handshake failure": a connection on which nobody asked for anything.
 		p.reason = ReasonHAProxy
 		return p.syslogService(e)
 	}
-	where := c.word()
-	if c.bad {
-		return p.parts(haproxyHTTP, atTail, c.rest())
+	slash, end := 0, 0 // one loop for both, for the words are short
+	for end < len(rest) && rest[end] != ' ' {
+		if rest[end] == '/' {
+			slash = end
+		}
+		end++
 	}
-	slash := strings.LastIndexByte(where, '/')
+	if !ok || end == len(rest) {
+		return p.parts(haproxyHTTP, atTail, rest)
+	}
+	where, rest := rest[:end], rest[end+1:]
 	if slash < 1 {
-		return p.parts(haproxyHTTP, atTail, c.rest())
+		return p.parts(haproxyHTTP, atTail, rest)
 	}
 	back, server := where[:slash], where[slash+1:]
 
-	var timers [5]int64
-	more := false // figures are not final
-	count := 0
-	for ; count < len(timers); count++ {
-		if c.i < len(c.s) && c.s[c.i] == '+' {
-			more = true
-			c.i++
+	begun := p.newObject()
+	if n := len(front); n > 1 && front[n-1] == '~' {
+		front = front[:n-1]
+		begun = begun.yes(&haproxyKeys.tls)
+	}
+	begun = begun.haproxyNames(front, back, server)
+	begun = begun.figure(&haproxyKeys.accepted[0], s[colon+1:sp])
+	o, g, at := begun.usualFigures(rest)
+	if at == 0 {
+		var v Verdict
+		if o, g, at, v = p.anyFigures(begun, rest); v != Access {
+			return v
 		}
-		timers[count] = c.signed()
-		if c.bad || c.i >= len(c.s) || c.s[c.i] != '/' {
-			count++
-			break
-		}
-		c.i++
-	}
-	c.lit(" ")
-	if c.bad {
-		return p.parts(haproxyHTTP, atDuration, c.rest())
-	}
-	if count == 3 {
-		p.reason = ReasonHAProxyTCP
-		return Service
-	}
-	if count != 5 {
-		return p.parts(haproxyHTTP, atDuration, c.rest())
-	}
-	status := c.signedTo(' ')
-	if c.bad {
-		return p.parts(haproxyHTTP, atStatus, c.rest())
-	}
-	if c.i < len(c.s) && c.s[c.i] == '+' {
-		more = true
-		c.i++
-	}
-	size := c.numTo(' ')
-	if c.bad {
-		return p.parts(haproxyHTTP, atSize, c.rest())
-	}
-	reqCookie, respCookie := "-", "-" // which most are
-	if strings.HasPrefix(c.rest(), "- - ") {
-		c.i += 4
-	} else {
-		reqCookie, respCookie = c.word(), c.word()
-	}
-	state := c.word()
-	var conns [5]int64
-	redispatched := false
-	for k := range conns {
-		if k == 4 && !c.bad && c.i < len(c.s) && c.s[c.i] == '+' {
-			redispatched = true
-			c.i++
-		}
-		end := byte('/')
-		if k == 4 {
-			end = ' '
-		}
-		conns[k] = c.numTo(end)
-	}
-	srvQueue := c.numTo('/')
-	backQueue := c.num()
-	if c.bad || len(state) != 4 {
-		return p.parts(haproxyHTTP, atTail, c.rest())
 	}
 
 	// All that is counted is there; what follows may be cut.
 	var blocks [2]string
 	nblocks := 0
 	cut := false
-	rest := c.s[c.i:]
+	rest = rest[at:]
 	for nblocks < 2 && strings.HasPrefix(rest, " {") {
 		end := strings.IndexByte(rest, '}')
 		if end < 0 {
@@ -158,18 +113,19 @@ func (p *Parser) httplog(s string, sp int, e *event.Event) Verdict {
 	case cut:
 	case strings.HasPrefix(rest, ` "`):
 		req = rest[2:]
-		if end := strings.LastIndexByte(req, '"'); end >= 0 {
-			req, suffix = req[:end], req[end+1:]
-			plain = strings.IndexByte(req, '"') < 0
-		} else {
+		if req, suffix, plain = cutAt(req, '"'); !plain {
 			cut = true
+		} else if strings.IndexByte(suffix, '"') >= 0 {
+			end := strings.LastIndexByte(rest, '"')
+			req, suffix, plain = rest[2:end], rest[end+1:], false
 		}
 	case rest == "" || rest == " ":
 		cut = true
 	default:
 		return p.parts(haproxyHTTP, atRequest, rest)
 	}
-	tls, secure := haproxyTLS(suffix)
+	var tls tlsTail
+	secure := len(suffix) >= shortestTLS && tls.read(suffix)
 	f := haproxyHTTP
 	if secure {
 		f = haproxyHTTPS
@@ -189,21 +145,18 @@ func (p *Parser) httplog(s string, sp int, e *event.Event) Verdict {
 	plain = plain && len(text) == len(req)
 	known := text != "" && request(e, text)
 
-	if status >= 100 && status <= 999 {
-		setStatus(e, int32(status))
+	if g.status >= 100 && g.status <= 999 {
+		setStatus(e, int32(g.status))
 	}
-	taken := timers[4]
-	if more {
-		timers[4] = -1
-	} else {
-		e.SetSize(size)
+	if !g.more {
+		e.SetSize(g.size)
 		e.SetBool(event.BoolSizeIncludesHeaders, true)
-		if taken >= 0 {
-			e.SetDuration(time.Duration(min(taken, 1<<43)) * time.Millisecond)
+		if g.taken >= 0 {
+			e.SetDuration(time.Duration(min(g.taken, 1<<43)) * time.Millisecond)
 		}
 	}
 	if p.depth > 0 {
-		utc = p.zoned(naive, utc, max(0, taken)/1000)
+		utc = p.zoned(naive, utc, max(0, g.taken)/1000)
 		p.fillOuter(e)
 	}
 	e.Time = time.Unix(utc, ns).UTC()
@@ -212,31 +165,8 @@ func (p *Parser) httplog(s string, sp int, e *event.Event) Verdict {
 		p.setCut(e)
 	}
 
-	o := p.newObject()
-	if n := len(front); n > 1 && front[n-1] == '~' {
-		front = front[:n-1]
-		o = o.yes(&haproxyKeys.tls)
-	}
 	p.fillHAProxy(e, front, back)
-	o = o.own(&haproxyKeys.frontend, front)
-	o = o.own(&haproxyKeys.backend, back)
-	o = o.own(&haproxyKeys.server, server)
-	o = o.number(&haproxyKeys.clientPort, port)
-	o = o.haproxyTimers(&timers)
-	o = o.own(&haproxyKeys.terminationState, state)
-	o = o.haproxyCounts(&conns, srvQueue, backQueue)
-	if redispatched {
-		o = o.yes(&haproxyKeys.redispatched)
-	}
-	if more {
-		o = o.number(&haproxyKeys.bytesSoFar, size)
-	}
-	if reqCookie != "-" {
-		o = p.said(o, &haproxyKeys.requestCookie, reqCookie)
-	}
-	if respCookie != "-" {
-		o = p.said(o, &haproxyKeys.responseCookie, respCookie)
-	}
+	p.words = p.words || g.cookies
 	switch {
 	case nblocks == 2:
 		if blocks[0] != "" {
@@ -257,9 +187,137 @@ func (p *Parser) httplog(s string, sp int, e *event.Event) Verdict {
 		o = p.said(o, &haproxyKeys.uniqueID, suffix)
 	}
 	access(e, f, basisStart)
-	e.Plain = plain && strings.IndexByte(client, '"') < 0
+	e.Plain = plain && (len(e.Client) == len(client) || strings.IndexByte(client, '"') < 0)
 	p.end(o, e)
 	return Access
+}
+
+// haproxyFigures is what a line of option httplog counts, but for what is an attribute alone.
+type haproxyFigures struct {
+	status, size, taken int64
+	more                bool // size and taken are not final
+	cookies             bool // there is one among the attributes
+}
+
+// usualFigures takes the figures at the head of s where they are as in nearly all lines, without signs and cookies, and writes their
+// attributes meanwhile. next is where they end; 0 says that they are others: see anyFigures.
+func (o object) usualFigures(s string) (written object, g haproxyFigures, next int) {
+	o, last, i := o.figures(haproxyKeys.timers[:], s, 0, "//// ")
+	if i == 0 {
+		return nil, g, 0
+	}
+	g.taken, _ = digits(s[last : i-1])
+	if g.status, i = spacedNumber(s, i); i == 0 {
+		return nil, g, 0
+	}
+	if g.size, i = spacedNumber(s, i); i == 0 || !strings.HasPrefix(s[i:], "- - ") {
+		return nil, g, 0
+	}
+	if o, i = o.haproxyState(s, i+4); i == 0 {
+		return nil, g, 0
+	}
+	if o, _, i = o.figures(haproxyKeys.counts[:], s, i, "//// / "); i == 0 {
+		return nil, g, 0
+	}
+	return o, g, i - 1
+}
+
+// anyFigures is usualFigures for whatever figures there are. The verdict is another one than Access where the line parts or tells of a
+// connection alone.
+func (p *Parser) anyFigures(o object, s string) (written object, g haproxyFigures, next int, v Verdict) {
+	c := cursor{s: s}
+	var timers [5]int64
+	n := 0
+	for n < len(timers) {
+		g.more = c.plus() || g.more
+		timers[n] = c.signed()
+		n++
+		if c.bad || c.i >= len(c.s) || c.s[c.i] != '/' {
+			break
+		}
+		c.i++
+	}
+	c.lit(" ")
+	switch {
+	case c.bad:
+		return nil, g, 0, p.parts(haproxyHTTP, atDuration, c.rest())
+	case n == 3:
+		p.reason = ReasonHAProxyTCP
+		return nil, g, 0, Service
+	case n != len(timers):
+		return nil, g, 0, p.parts(haproxyHTTP, atDuration, c.rest())
+	}
+	if g.status = c.signedTo(' '); c.bad {
+		return nil, g, 0, p.parts(haproxyHTTP, atStatus, c.rest())
+	}
+	g.more = c.plus() || g.more
+	if g.size = c.numTo(' '); c.bad {
+		return nil, g, 0, p.parts(haproxyHTTP, atSize, c.rest())
+	}
+	reqCookie, respCookie, state := c.word(), c.word(), c.word()
+	var counts [7]int64
+	for k := range 4 {
+		counts[k] = c.numTo('/')
+	}
+	redispatched := c.plus()
+	counts[4] = c.numTo(' ')
+	counts[5] = c.numTo('/')
+	counts[6] = c.num()
+	if c.bad || len(state) != 4 {
+		return nil, g, 0, p.parts(haproxyHTTP, atTail, c.rest())
+	}
+
+	if g.taken = timers[4]; g.more {
+		timers[4] = -1
+	}
+	o = o.numbers(haproxyKeys.timers[:], timers[:])
+	o = o.own(&haproxyKeys.terminationState, state)
+	o = o.numbers(haproxyKeys.counts[:], counts[:])
+	if redispatched {
+		o = o.yes(&haproxyKeys.redispatched)
+	}
+	if g.more {
+		o = o.number(&haproxyKeys.bytesSoFar, g.size)
+	}
+	if reqCookie != "-" {
+		g.cookies, o = true, o.own(&haproxyKeys.requestCookie, reqCookie)
+	}
+	if respCookie != "-" {
+		g.cookies, o = true, o.own(&haproxyKeys.responseCookie, respCookie)
+	}
+	return o, g, c.i, Access
+}
+
+// haproxyState reads the four bytes of the state at i and a space, and writes it. next is behind that; 0 if something else is there.
+func (o object) haproxyState(s string, i int) (written object, next int) {
+	if i+5 > len(s) {
+		return nil, 0
+	}
+	t := s[i : i+5]
+	if t[0] == ' ' || t[1] == ' ' || t[2] == ' ' || t[3] == ' ' || t[4] != ' ' {
+		return nil, 0
+	}
+	return o.own(&haproxyKeys.terminationState, t[:4]), i + 5
+}
+
+// haproxyNames writes the names of HAProxy's configuration.
+func (o object) haproxyNames(front, back, server string) object {
+	o = o.own(&haproxyKeys.frontend, front)
+	o = o.own(&haproxyKeys.backend, back)
+	return o.own(&haproxyKeys.server, server)
+}
+
+// spacedNumber reads a number of 1 to 18 digits at i, and a space. next is behind it; 0 if something else is there.
+func spacedNumber(s string, i int) (n int64, next int) {
+	from := i
+	for i < len(s) && s[i]-'0' <= 9 {
+		n = n*10 + int64(s[i]-'0')
+		i++
+	}
+	if i-from-1 > 17 || i == from || i == len(s) || s[i] != ' ' {
+		return 0, 0
+	}
+	return n, i + 1
 }
 
 // unhash undoes HAProxy's escapes. Of the last one of a text that was cut a part may be missing: what is there is left out.
@@ -298,75 +356,42 @@ func (p *Parser) fillHAProxy(e *event.Event, front, back string) {
 	}
 }
 
-// haproxyTimers writes HAProxy's five timers, those that have a value.
-func (o object) haproxyTimers(t *[5]int64) object {
-	if t[0] >= 0 {
-		o = o.number(&haproxyKeys.timeRequestMS, t[0])
-	}
-	if t[1] >= 0 {
-		o = o.number(&haproxyKeys.timeQueueMS, t[1])
-	}
-	if t[2] >= 0 {
-		o = o.number(&haproxyKeys.timeConnectMS, t[2])
-	}
-	if t[3] >= 0 {
-		o = o.number(&haproxyKeys.timeResponseMS, t[3])
-	}
-	if t[4] >= 0 {
-		o = o.number(&haproxyKeys.timeActiveMS, t[4])
-	}
-	return o
-}
-
-// haproxyCounts writes HAProxy's counters of connections and queues at the time that the line was written.
-func (o object) haproxyCounts(c *[5]int64, srvQueue, backQueue int64) object {
-	o = o.number(&haproxyKeys.connections, c[0])
-	o = o.number(&haproxyKeys.frontendConnections, c[1])
-	o = o.number(&haproxyKeys.backendConnections, c[2])
-	o = o.number(&haproxyKeys.serverConnections, c[3])
-	o = o.number(&haproxyKeys.retries, c[4])
-	o = o.number(&haproxyKeys.serverQueue, srvQueue)
-	return o.number(&haproxyKeys.backendQueue, backQueue)
-}
-
 // haproxyKeys are the names of HAProxy's attributes.
 var haproxyKeys = struct {
-	frontend, backend, server, terminationState, requestCookie, responseCookie, requestHeaders, responseHeaders, headers, request, uniqueID, clientPort, bytesSoFar, tls, redispatched, timeRequestMS, timeQueueMS, timeConnectMS, timeResponseMS, timeActiveMS, connections, frontendConnections, backendConnections, serverConnections, retries, serverQueue, backendQueue, acceptMS, connectionError, tlsError, clientCertificateError, clientCAError, sni, tlsVersion, tlsCipher, tlsResumed key
+	frontend, backend, server, terminationState, uniqueID key
+	requestCookie, responseCookie, request                key
+	requestHeaders, responseHeaders, headers              key
+	bytesSoFar, tls, redispatched                         key
+	accepted                                              [2]key // the client's port, and the fraction of the accept's time
+	timers                                                [5]key // TR, Tw, Tc, Tr, Ta
+	counts                                                [7]key // from ACT to BEQUEUE
+	tlsTail                                               [8]key // as the type has them
 }{
-	frontend:               newKey("haproxy_frontend"),
-	backend:                newKey("haproxy_backend"),
-	server:                 newKey("haproxy_server"),
-	terminationState:       newKey("haproxy_termination_state"),
-	requestCookie:          newKey("haproxy_request_cookie"),
-	responseCookie:         newKey("haproxy_response_cookie"),
-	requestHeaders:         newKey("haproxy_request_headers"),
-	responseHeaders:        newKey("haproxy_response_headers"),
-	headers:                newKey("haproxy_headers"),
-	request:                newKey("haproxy_request"),
-	uniqueID:               newKey("haproxy_unique_id"),
-	clientPort:             newKey("haproxy_client_port_int"),
-	bytesSoFar:             newKey("haproxy_bytes_so_far_int"),
-	tls:                    newKey("haproxy_tls_bool"),
-	redispatched:           newKey("haproxy_redispatched_bool"),
-	timeRequestMS:          newKey("haproxy_time_request_ms_int"),
-	timeQueueMS:            newKey("haproxy_time_queue_ms_int"),
-	timeConnectMS:          newKey("haproxy_time_connect_ms_int"),
-	timeResponseMS:         newKey("haproxy_time_response_ms_int"),
-	timeActiveMS:           newKey("haproxy_time_active_ms_int"),
-	connections:            newKey("haproxy_connections_int"),
-	frontendConnections:    newKey("haproxy_frontend_connections_int"),
-	backendConnections:     newKey("haproxy_backend_connections_int"),
-	serverConnections:      newKey("haproxy_server_connections_int"),
-	retries:                newKey("haproxy_retries_int"),
-	serverQueue:            newKey("haproxy_server_queue_int"),
-	backendQueue:           newKey("haproxy_backend_queue_int"),
-	acceptMS:               newKey("haproxy_accept_ms_int"),
-	connectionError:        newKey("haproxy_connection_error"),
-	tlsError:               newKey("haproxy_tls_error"),
-	clientCertificateError: newKey("haproxy_client_certificate_error"),
-	clientCAError:          newKey("haproxy_client_ca_error"),
-	sni:                    newKey("haproxy_sni"),
-	tlsVersion:             newKey("haproxy_tls_version"),
-	tlsCipher:              newKey("haproxy_tls_cipher"),
-	tlsResumed:             newKey("haproxy_tls_resumed_bool"),
+	frontend:         newKey("haproxy_frontend"),
+	backend:          newKey("haproxy_backend"),
+	server:           newKey("haproxy_server"),
+	terminationState: newKey("haproxy_termination_state"),
+	requestCookie:    newKey("haproxy_request_cookie"),
+	responseCookie:   newKey("haproxy_response_cookie"),
+	requestHeaders:   newKey("haproxy_request_headers"),
+	responseHeaders:  newKey("haproxy_response_headers"),
+	headers:          newKey("haproxy_headers"),
+	request:          newKey("haproxy_request"),
+	uniqueID:         newKey("haproxy_unique_id"),
+	bytesSoFar:       newKey("haproxy_bytes_so_far_int"),
+	tls:              newKey("haproxy_tls_bool"),
+	redispatched:     newKey("haproxy_redispatched_bool"),
+	accepted:         [...]key{newKey("haproxy_client_port_int"), newKey("haproxy_accept_ms_int")},
+	timers: [...]key{
+		newKey("haproxy_time_request_ms_int"), newKey("haproxy_time_queue_ms_int"), newKey("haproxy_time_connect_ms_int"),
+		newKey("haproxy_time_response_ms_int"), newKey("haproxy_time_active_ms_int"),
+	},
+	counts: [...]key{
+		newKey("haproxy_connections_int"), newKey("haproxy_frontend_connections_int"), newKey("haproxy_backend_connections_int"),
+		newKey("haproxy_server_connections_int"), newKey("haproxy_retries_int"), newKey("haproxy_server_queue_int"), newKey("haproxy_backend_queue_int"),
+	},
+	tlsTail: [...]key{
+		newKey("haproxy_connection_error"), newKey("haproxy_tls_error"), newKey("haproxy_client_certificate_error"), newKey("haproxy_client_ca_error"),
+		newKey("haproxy_tls_resumed_bool"), newKey("haproxy_sni"), newKey("haproxy_tls_version"), newKey("haproxy_tls_cipher"),
+	},
 }

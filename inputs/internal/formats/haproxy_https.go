@@ -2,7 +2,7 @@ package formats
 
 import "strings"
 
-// tlsTail is what option httpslog appends to a line of httplog.
+// tlsTail is what option httpslog appends to a line of httplog, in its order.
 //
 // haproxy-https is haproxy-http and behind its request
 //
@@ -10,48 +10,51 @@ import "strings"
 //
 // Source: HAProxy doc/configuration.txt 8.2.5. Errors are numbers, the second one hexadecimal, 0 for none; resumed is 0 or 1; SNI,
 // version and cipher are `-` where they are not known.
-type tlsTail struct {
-	connErr, sslErr, certErr, caErr, resumed string
-	sni, version, cipher                     string
-}
+type tlsTail [8]string
 
-// haproxyTLS reads it.
-func haproxyTLS(s string) (t tlsTail, ok bool) {
-	if len(s) < 12 {
-		return t, false
+// tlsResumed is the place of a bit among texts.
+const tlsResumed = 4
+
+// shortestTLS is how long the tail is at least, and the space before it.
+const shortestTLS = 12
+
+// read fills t; errors that are 0 it may leave out.
+func (t *tlsTail) read(s string) bool {
+	const none, behind = "0/0/0/0/", "//// //"
+	s = strings.TrimPrefix(s, " ")
+	k, from := 0, 0
+	if strings.HasPrefix(s, none) {
+		t[0], k, from = none[:1], tlsResumed, len(none)
 	}
-	codes, names, ok := field(strings.TrimPrefix(s, " "))
-	if !ok || codes == "" || codes[0]-'0' > 9 {
-		return t, false
+	for i := from; i < len(s); i++ {
+		c := s[i]
+		if c > '/' || c != '/' && c != ' ' {
+			continue
+		}
+		if k == len(behind) || c != behind[k] {
+			return false
+		}
+		t[k] = s[from:i]
+		k, from = k+1, i+1
 	}
-	t.connErr, codes, _ = cutAt(codes, '/')
-	t.sslErr, codes, _ = cutAt(codes, '/')
-	t.certErr, codes, _ = cutAt(codes, '/')
-	t.caErr, t.resumed, ok = cutAt(codes, '/')
-	if !ok || strings.IndexByte(t.resumed, '/') >= 0 || !allDigits(t.connErr) {
-		return t, false
+	if k < len(behind) {
+		return false
 	}
-	t.sni, names, _ = cutAt(names, '/')
-	t.version, t.cipher, ok = cutAt(names, '/')
-	return t, ok && strings.IndexByte(t.cipher, '/') < 0 && strings.IndexByte(t.sni, ' ') < 0 && strings.IndexByte(t.version, ' ') < 0 && strings.IndexByte(t.cipher, ' ') < 0
+	t[k] = s[from:]
+	return allDigits(t[0])
 }
 
 // tlsAttributes writes what is known.
 func (p *Parser) tlsAttributes(o object, t *tlsTail) object {
-	add := func(k *key, v string) {
-		if v != "" && v != "-" && v != "0" {
-			o = p.said(o, k, v)
+	for i, v := range t {
+		switch {
+		case i == tlsResumed:
+			if v == "1" {
+				o = o.yes(&haproxyKeys.tlsTail[i])
+			}
+		case v != "" && v != "-" && v != "0":
+			o = p.said(o, &haproxyKeys.tlsTail[i], v)
 		}
 	}
-	add(&haproxyKeys.connectionError, t.connErr)
-	add(&haproxyKeys.tlsError, t.sslErr)
-	add(&haproxyKeys.clientCertificateError, t.certErr)
-	add(&haproxyKeys.clientCAError, t.caErr)
-	if t.resumed == "1" {
-		o = o.yes(&haproxyKeys.tlsResumed)
-	}
-	add(&haproxyKeys.sni, t.sni)
-	add(&haproxyKeys.tlsVersion, t.version)
-	add(&haproxyKeys.tlsCipher, t.cipher)
 	return o
 }

@@ -50,6 +50,7 @@ type standing struct {
 
 	words    bool // see Words
 	coloured bool // what is in its envelopes begins with a colour: it is read again without
+	bleached bool // its colours were taken off
 
 	faded    bool   // it ends in the terminal's reset
 	whose    issue  // whose request it is, once that was asked

@@ -46,6 +46,7 @@ func TestNearMissesAreCountedByFormatAndPlace(t *testing.T) {
 			{"Mon Mar  2", "Mon Mor  2", "time"},
 			{"10:15:30 2026", "10:15 2026", "time"},
 			{"generated 5102", "generated 5102K", "size"},
+			{"=> generated 5102", "5102", "size"},
 			{"31 msecs", "31 secs", "duration"},
 			{"1.1 200)", "1.1 2x0)", "status"},
 			{"6 headers", "six headers", "tail"},

@@ -66,8 +66,8 @@ func (p *Parser) requestlog(s string, which loggerKind, e *event.Event) Verdict 
 	if t.timed {
 		e.SetDuration(t.took)
 	}
-	if t.version != "-" {
-		e.Set("api_microversion", event.StringValue(t.version))
+	if t.version != "-" && t.version != "" {
+		*extra(e, "api_microversion") = event.StringValue(t.version)
 	}
 	p.clients(e, client, true)
 	access(e, f, basisEnd)
@@ -135,10 +135,31 @@ func endsRequest(s string) bool {
 // decoded marks a path that holds what no path in a request line can hold: it was decoded, and what stood there before is
 // not known.
 func (p *Parser) decoded(e *event.Event) {
-	for i := 0; i < len(e.Path); i++ {
-		if c := e.Path[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '%' || c == '#' {
-			p.suspect |= decodedPath
-			return
+	if holdsDecoded(e.Path) {
+		p.suspect |= decodedPath
+	}
+}
+
+// holdsDecoded looks at eight bytes at a time, the last ones together with some before them.
+func holdsDecoded(s string) bool {
+	if len(s) >= 8 {
+		for i := 0; i+8 < len(s); i += 8 {
+			if isDecoded(le64(s, i)) {
+				return true
+			}
+		}
+		return isDecoded(le64(s, len(s)-8))
+	}
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '%' || c == '#' {
+			return true
 		}
 	}
+	return false
+}
+
+// isDecoded reports whether one of eight bytes is such a one.
+func isDecoded(x uint64) bool {
+	const l, h = 0x0101010101010101, 0x8080808080808080
+	return (x|(x-l*(' '+1))|(x+l)|((x^l*'"')-l)|((x^l*'%')-l)|((x^l*'#')-l))&h != 0
 }

@@ -404,11 +404,16 @@ func (p *Parser) devstack(s string, e *event.Event) Verdict {
 	if n = p.context(msg, e); n == 0 {
 		return Unparsed
 	}
+	return p.journalled(level, logger, msg[n:], e)
+}
+
+// journalled goes on behind the context of a line without a time of its own.
+func (p *Parser) journalled(level int32, logger, msg string, e *event.Event) Verdict {
 	e.Time = p.outerTime()
 	e.SetLevel(level)
 	e.Logger = logger
 	p.multi, p.trace = true, false
-	return p.message(msg[n:], p.lookLogger(logger), true, e)
+	return p.message(msg, p.lookLogger(logger), true, e)
 }
 
 // unverified marks access lines that may carry the identity of another request. nova, neutron and glance log a 401, an

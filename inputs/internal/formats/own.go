@@ -21,7 +21,7 @@ type ownFormats struct {
 	template []step
 	regex    *regexp.Regexp
 	groups   []target // by the number of the group
-	paths    []jsonPath
+	paths    []jsonGroup
 }
 
 // has reports whether the user has set that one.
@@ -522,14 +522,49 @@ const pathsAtOnce = 16
 
 // jsonPath is one entry of the user's map.
 type jsonPath struct {
-	to    target
-	flat  string // with its dots
-	first string
-	keys  []string
+	to   target
+	flat string // with its dots
+	keys []string
+}
+
+// jsonGroup is entries that are looked for in one walk.
+type jsonGroup struct {
+	paths []jsonPath
+	roots []jsonRoot
+	deep  jsonSet // those of several names
+}
+
+// jsonRoot is a member in which entries of the user's map are, or which is one.
+type jsonRoot struct {
+	name  string
+	below jsonSet
+}
+
+// jsonSet is a set of the paths of a group.
+type jsonSet uint
+
+// group puts paths into groups.
+func group(paths []jsonPath) (groups []jsonGroup) {
+	for some := range slices.Chunk(paths, pathsAtOnce) {
+		g := jsonGroup{paths: some}
+		for i, x := range some {
+			r := slices.IndexFunc(g.roots, func(r jsonRoot) bool { return r.name == x.keys[0] })
+			if r < 0 {
+				r = len(g.roots)
+				g.roots = append(g.roots, jsonRoot{name: x.keys[0]})
+			}
+			g.roots[r].below |= 1 << i
+			if len(x.keys) > 1 {
+				g.deep |= 1 << i
+			}
+		}
+		groups = append(groups, g)
+	}
+	return groups
 }
 
 // compileJSON checks the user's map from fields to members.
-func compileJSON(m map[string]string) ([]jsonPath, error) {
+func compileJSON(m map[string]string) ([]jsonGroup, error) {
 	var paths []jsonPath
 	request := false
 	for _, name := range slices.Sorted(maps.Keys(m)) {
@@ -541,74 +576,81 @@ func compileJSON(m map[string]string) ([]jsonPath, error) {
 			return nil, fmt.Errorf("%s: %q is no path to a member; write its name, with dots between the names of nested ones", name, m[name])
 		}
 		request = request || name == "request" || name == "path" || name == "target" || name == "uri"
-		keys := strings.Split(m[name], ".")
-		paths = append(paths, jsonPath{t, m[name], keys[0], keys})
+		paths = append(paths, jsonPath{t, m[name], strings.Split(m[name], ".")})
 	}
 	if !request {
 		return nil, errors.New("no entry is the request; map request, target or path")
 	}
-	return paths, nil
+	return group(paths), nil
 }
 
 // readJSON reads an object with the user's map. An object without any of the members of the request is none of these.
 func (p *Parser) readJSON(s string, e *event.Event) Verdict {
 	r := ownRecord{attrs: p.attr()}
-	for paths := p.own.paths; len(paths) > 0; {
-		n := min(pathsAtOnce, len(paths))
+	for i := range p.own.paths {
+		g := &p.own.paths[i]
 		var found [pathsAtOnce]string
-		findPaths(s, paths[:n], found[:n])
-		for i, v := range found[:n] {
-			if v != "" {
-				p.put(e, &r, &paths[i].to, p.str(v))
+		g.find(s, &found)
+		for i := range g.paths {
+			if v := found[i]; v != "" {
+				p.put(e, &r, &g.paths[i].to, p.str(v))
 			}
 		}
-		paths = paths[n:]
 	}
 	return p.finishOwn(e, &r, ownJSON, basisStart)
 }
 
-// findPaths looks for the members of the object that s is. Of two with one name the first counts. A path of several names is that of a
+// find looks for the members of the object that s is. Of two with one name the first counts. A path of several names is that of a
 // nested member, or of one of a flat object with dots in its names.
-func findPaths(s string, paths []jsonPath, found []string) {
-	var nested [pathsAtOnce]bool // found as such
+func (g *jsonGroup) find(s string, found *[pathsAtOnce]string) {
+	nested := jsonSet(0) // found as such
 	m := walk(s)
 	for k, v, ok := m.next(); ok; k, v, ok = m.next() {
-		below := uint(0) // what is to be looked for in this member
-		for i := range paths {
-			switch x := &paths[i]; {
-			case k == x.first && !nested[i]:
-				nested[i] = v != "null"
-				if nested[i] && len(x.keys) == 1 {
-					found[i] = v
-				} else if nested[i] {
-					found[i] = ""
-					below |= 1 << i
-				}
-			case k == x.flat && len(x.keys) > 1 && found[i] == "" && !nested[i] && v != "null":
-				found[i] = v
+		if v == "null" {
+			continue
+		}
+		for i := range g.roots {
+			if r := &g.roots[i]; k == r.name {
+				g.root(v, r.below&^nested, found)
+				nested |= r.below
+				break
 			}
 		}
-		if below != 0 {
-			findBelow(v, paths, found, below)
+		for left := g.deep &^ nested; left != 0; left &= left - 1 {
+			if i := bits.TrailingZeros(uint(left)); k == g.paths[i].flat && found[i] == "" {
+				found[i] = v
+			}
 		}
 	}
 }
 
-// findBelow looks for the second names of those paths, a set of bits, in one walk over the object that s is, and for further names in
-// what it finds.
-func findBelow(s string, paths []jsonPath, found []string, which uint) {
+// root takes a member that paths begin with.
+func (g *jsonGroup) root(v string, which jsonSet, found *[pathsAtOnce]string) {
+	for left := which; left != 0; left &= left - 1 {
+		i := bits.TrailingZeros(uint(left))
+		if found[i] = v; g.deep>>i&1 != 0 {
+			found[i] = ""
+		}
+	}
+	if which &= g.deep; which != 0 {
+		g.findBelow(v, which, found)
+	}
+}
+
+// findBelow looks for the second names of those paths in one walk over the object that s is, and for further names in what it finds.
+func (g *jsonGroup) findBelow(s string, which jsonSet, found *[pathsAtOnce]string) {
 	m := walk(s)
 	for k, v, ok := m.next(); ok; k, v, ok = m.next() {
 		for left := which; left != 0; left &= left - 1 {
-			i := bits.TrailingZeros(left)
-			if k != paths[i].keys[1] {
+			i := bits.TrailingZeros(uint(left))
+			if k != g.paths[i].keys[1] {
 				continue
 			}
 			which &^= 1 << i
 			if found[i] = v; v == "null" {
 				found[i] = ""
 			}
-			for _, k := range paths[i].keys[2:] {
+			for _, k := range g.paths[i].keys[2:] {
 				found[i] = member(found[i], k)
 			}
 		}

@@ -3,6 +3,7 @@ package formats
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"strings"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
@@ -418,7 +419,7 @@ func (p *Parser) templateLine(s string, e *event.Event) Verdict {
 		piece := rest[:end]
 		// Figures have no quotes, and a quoted text without escapes has none.
 		if text := t.to.role < toStatus || t.to.role == toAttribute; plain && text && (!t.quoted || !p.noEscape) {
-			plain = strings.IndexByte(piece, '"') < 0
+			plain = byteNear(piece, '"') < 0
 		}
 		p.put(e, &r, &t.to, piece)
 		if r.bad {
@@ -456,8 +457,12 @@ func (t *step) end(s string) int {
 		if s == "" {
 			return -1
 		}
-		if s[0] == '"' {
-			return 0
+		if len(s) >= 8 { // many are short
+			if at := bytesOf('"', le64(s, 0)); at != 0 {
+				if i := bits.TrailingZeros64(at) / 8; i == 0 || s[i-1] != '\\' {
+					return i
+				}
+			}
 		}
 		return unescapedQuote(s, 0)
 	}
@@ -467,25 +472,47 @@ func (t *step) end(s string) int {
 	if len(s) < t.least {
 		return -1
 	}
+	if n := len(apacheStamp); t.to.role == toTime && len(s) > n && s[n] == t.lit[0] && strings.IndexByte(s[t.least:n], t.lit[0]) < 0 && strings.HasPrefix(s[n:], t.lit) {
+		return n
+	}
 	at := t.least
 	for {
-		i := 0
-		switch {
-		case strings.HasPrefix(s[at:], t.lit): // so it is behind a time, whose length is known
-		case t.lit == " ":
-			i = space(s[at:])
-		default:
-			i = strings.Index(s[at:], t.lit)
-		}
+		i := byteNear(s[at:], t.lit[0])
 		if i < 0 {
 			return -1
 		}
 		at += i
+		if len(t.lit) > 1 && !strings.HasPrefix(s[at:], t.lit) {
+			at++
+			continue
+		}
 		if at == 0 || s[at-1] != ',' || t.least > 0 || t.lit[0] != ' ' || t.to.role != toClient && t.to.role != toForwarded {
 			return at
 		}
 		at++ // a space behind a comma is within the list
 	}
+}
+
+// apacheStamp is how long the usual time is.
+const apacheStamp = "02/Jan/2006:15:04:05 +0000"
+
+// byteNear is strings.IndexByte for what is mostly found within the first bytes: a search of its own costs more than a look at eight.
+func byteNear(s string, c byte) int {
+	if len(s) < 8 {
+		for i := 0; i < len(s); i++ {
+			if s[i] == c {
+				return i
+			}
+		}
+		return -1
+	}
+	if at := bytesOf(c, le64(s, 0)); at != 0 {
+		return bits.TrailingZeros64(at) / 8
+	}
+	if i := strings.IndexByte(s[8:], c); i >= 0 {
+		return 8 + i
+	}
+	return -1
 }
 
 // place is where in a line the piece stands.

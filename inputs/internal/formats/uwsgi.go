@@ -28,17 +28,16 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 		}
 		s = s[i:]
 	}
-	c := cursor{s: s}
-	c.lit("[pid: ")
-	pid := c.numLit("|app: ")
-	app := c.signedLit("|req: ")
-	req := c.signedLit("/")
-	total := c.numLit("] ")
-	if c.bad {
-		return p.parts(uwsgiDefault, atPrefix, c.rest())
+	var h uwsgiHead
+	from := h.usual(s)
+	if from == 0 {
+		c := cursor{s: s}
+		if h.read(&c); c.bad {
+			return p.parts(uwsgiDefault, atPrefix, c.rest())
+		}
+		from = c.i
 	}
 	var u uwsgiLine
-	from := c.i
 	for k := from; ; {
 		closing := closingBrace(s[k:])
 		if closing < 0 {
@@ -75,8 +74,8 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	if u.user != "" && u.user != "-" {
 		e.UserName, e.User = u.user, u.user
 	}
-	e.SetProcessID(pid)
-	p.served = total
+	e.SetProcessID(h.pid)
+	p.served = h.total
 	taken := int64(0)
 	if !u.cut {
 		if t.status >= 100 && t.status <= 999 {
@@ -99,9 +98,9 @@ func (p *Parser) uwsgi(s string, e *event.Event) Verdict {
 	p.fillByPath(e)
 
 	o := p.newObject()
-	o = o.number(&uwsgiKeys.app, app)
-	o = o.number(&uwsgiKeys.appRequest, req)
-	o = o.number(&uwsgiKeys.request, total)
+	o = o.number(&uwsgiKeys.app, h.app)
+	o = o.number(&uwsgiKeys.appRequest, h.req)
+	o = o.number(&uwsgiKeys.request, h.total)
 	o = o.number(&uwsgiKeys.vars, u.vars)
 	o = o.number(&uwsgiKeys.varsBytes, u.varBytes)
 	if !u.cut {
@@ -139,6 +138,56 @@ func closingBrace(s string) int {
 // arrow stands between the request and the response.
 const arrow = "=> generated "
 
+// uwsgiHead is the line up to ADDR.
+type uwsgiHead struct{ pid, app, req, total int64 }
+
+// read takes the head.
+func (h *uwsgiHead) read(c *cursor) {
+	c.lit("[pid: ")
+	h.pid = c.numLit("|app: ")
+	h.app = c.signedLit("|req: ")
+	h.req = c.signedLit("/")
+	h.total = c.numLit("] ")
+}
+
+// usual is read for a head that fits and has no minus, without a cursor, which would have to say where it parts. It returns where
+// ADDR begins; 0 if that is not so.
+func (h *uwsgiHead) usual(s string) int {
+	if !isTextAt(s, 0, "[pid: ") {
+		return 0
+	}
+	i := 6
+	if h.pid, i = numberAt(s, i); !isTextAt(s, i, "|app: ") {
+		return 0
+	}
+	if h.app, i = numberAt(s, i+6); !isTextAt(s, i, "|req: ") {
+		return 0
+	}
+	if h.req, i = numberAt(s, i+6); !isTextAt(s, i, "/") {
+		return 0
+	}
+	if h.total, i = numberAt(s, i+1); !isTextAt(s, i, "] ") {
+		return 0
+	}
+	return i + 2
+}
+
+// numberAt reads a number of 1 to 18 digits that stands at i and returns where it ends, which is behind s if there is none.
+func numberAt(s string, i int) (n int64, end int) {
+	end = i
+	for end < len(s) && s[end]-'0' <= 9 {
+		n = n*10 + int64(s[end]-'0')
+		end++
+	}
+	if k := end - i; k == 0 || k > 18 {
+		return 0, len(s) + 1
+	}
+	return n, end
+}
+
+// isTextAt reports whether t stands at i.
+func isTextAt(s string, i int, t string) bool { return len(s)-i >= len(t) && s[i:i+len(t)] == t }
+
 // uwsgiLine is the line from ADDR on.
 type uwsgiLine struct {
 	addr, user, method, uri string
@@ -151,15 +200,21 @@ type uwsgiLine struct {
 // read takes the line from ADDR, which begins at from, where closing is the end of `(USER) {`. False if the rest does not fit, or if
 // the format is not wanted.
 func (u *uwsgiLine) read(p *Parser, s string, from, closing int) bool {
-	open := strings.LastIndex(s[from:closing], " (")
-	if open < 0 {
+	open := closing
+	for open--; open > from && (s[open] != '(' || s[open-1] != ' '); open-- {
+	}
+	if open <= from {
 		p.parts(uwsgiDefault, atClient, s[from:])
 		return false
 	}
-	u.addr, u.user = s[from:from+open], s[from+open+2:closing]
+	u.addr, u.user = s[from:open-1], s[open+1:closing]
 	c := cursor{s: s, i: closing + len(") {")}
-	u.vars = c.numLit(" vars in ")
-	u.varBytes = c.numLit(" bytes} [")
+	if i := u.variables(s, c.i); i > 0 {
+		c.i = i
+	} else {
+		u.vars = c.numLit(" vars in ")
+		u.varBytes = c.numLit(" bytes} [")
+	}
 	ok := !c.bad && len(s) >= c.i+26 && s[c.i+24] == ']' && s[c.i+25] == ' '
 	if ok {
 		u.naive, u.utc, ok = p.ctime(s[c.i:])
@@ -170,6 +225,17 @@ func (u *uwsgiLine) read(p *Parser, s string, from, closing int) bool {
 	}
 	c.i += 26
 	return p.enabled(uwsgiDefault) && u.request(p, &c)
+}
+
+// variables takes `N vars in N bytes} [` at i and returns where the time begins; 0 if that is not there.
+func (u *uwsgiLine) variables(s string, i int) int {
+	if u.vars, i = numberAt(s, i); !isTextAt(s, i, " vars in ") {
+		return 0
+	}
+	if u.varBytes, i = numberAt(s, i+9); !isTextAt(s, i, " bytes} [") {
+		return 0
+	}
+	return i + 9
 }
 
 // request reads on behind the time, where the request is a fact: what is missing was cut.
@@ -192,7 +258,7 @@ func (u *uwsgiLine) request(p *Parser, c *cursor) bool {
 			}
 		}
 	}
-	if !u.cut && !u.tail.read(c) {
+	if !u.cut && (c.bad || !u.tail.usual(c.rest())) && !u.tail.read(c) {
 		if !c.ended {
 			p.parts(uwsgiDefault, u.tail.at, c.rest())
 			return false
@@ -265,6 +331,47 @@ func (t *uwsgiTail) read(c *cursor) bool {
 		end = strings.LastIndex(c.s[from:from+end], ") ")
 	}
 	return false
+}
+
+// usual is read for a tail that is all of s, whose protocol is one word, and whose numbers have no minus.
+func (t *uwsgiTail) usual(s string) bool {
+	var i int
+	if t.size, i = numberAt(s, 0); !isTextAt(s, i, " bytes in ") {
+		return false
+	}
+	took, i := numberAt(s, i+10)
+	switch {
+	case isTextAt(s, i, " msecs "):
+		t.took = time.Duration(min(took, 1<<43)) * time.Millisecond
+		i += 7
+	case isTextAt(s, i, " micros "):
+		t.took = time.Duration(min(took, 1<<53)) * time.Microsecond
+		i += 8
+	default:
+		return false
+	}
+	if !isTextAt(s, i, "(") {
+		return false
+	}
+	s = s[i+1:]
+	if i = space(s); i < 0 {
+		return false
+	}
+	t.proto = s[:i]
+	if t.status, i = numberAt(s, i+1); !isTextAt(s, i, ") ") {
+		return false
+	}
+	if t.headers, i = numberAt(s, i+2); !isTextAt(s, i, " headers in ") {
+		return false
+	}
+	if t.headerBytes, i = numberAt(s, i+12); !isTextAt(s, i, " bytes (") {
+		return false
+	}
+	if t.switches, i = numberAt(s, i+8); !isTextAt(s, i, " switches") || !isTextAt(s, i+9, " on core ") {
+		return false
+	}
+	t.core, i = numberAt(s, i+18)
+	return i == len(s)-1 && s[i] == ')'
 }
 
 // finish reads on where the protocol is one word.
