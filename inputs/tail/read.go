@@ -124,12 +124,16 @@ func (l *lineage) tryRead(ctx context.Context, f *file, now time.Time) (progress
 	}
 	f.st = st
 	closed := l.closing(f, now)
-	end := int64(math.MaxInt64)
+	end, known := int64(math.MaxInt64), s.meta.End
+	rewritten := func() (bool, error, error) {
+		s.meta.End = known // what was seen now is of other content
+		l.rewritten(f)
+		return true, nil, nil
+	}
 	if !f.gz {
 		end = st.size
 		if end < s.pos {
-			l.rewritten(f)
-			return true, nil, nil
+			return rewritten()
 		}
 		s.meta.End = end
 	}
@@ -151,8 +155,7 @@ func (l *lineage) tryRead(ctx context.Context, f *file, now time.Time) (progress
 			return false, err, nil
 		}
 		if !same {
-			l.rewritten(f)
-			return true, nil, nil
+			return rewritten()
 		}
 		l.ended(f, fi, now, closed)
 		return false, nil, nil
@@ -195,8 +198,7 @@ func (l *lineage) tryRead(ctx context.Context, f *file, now time.Time) (progress
 	case fault != nil:
 		return false, fault, nil
 	case o == changed:
-		l.rewritten(f)
-		return true, nil, nil
+		return rewritten()
 	case o == atEnd && l.due(f, now):
 		return l.closePending(ctx, f)
 	case o == atEnd:

@@ -556,3 +556,22 @@ func TestACompressedFileUnderALogsNameDoesNotKeepOthersFromBeingRead(t *testing.
 	r.stop()
 	wantLines(t, a, 2*n)
 }
+
+// TestWhatWasReadIsNotLostWhenItsFileIsWrittenAnewWithMore: how much stands there now says nothing of how much stood there.
+func TestWhatWasReadIsNotLostWhenItsFileIsWrittenAnewWithMore(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		_, path := file1(t)
+		a := newFakeAgent(t)
+		appendTo(t, path, textOf(0, 10))
+		start(t, a, testConfig(path))
+		until(t, "first lines", has(a, 10))
+		must(t, os.WriteFile(path, []byte(textOf(10, 60)), 0o644))
+		until(t, "all lines", has(a, 60))
+		until(t, "the search to be over", func() bool { return a.drained() == 1 })
+		wantLines(t, a, 60)
+		if n := a.count("lost_bytes", "gone"); n != 0 {
+			t.Errorf("%d bytes are counted as lost", n)
+		}
+	}
+}
