@@ -16,7 +16,7 @@ import (
 
 // Config is the input's configuration.
 type Config struct {
-	Paths   []string `yaml:"paths" required:"true" doc:"Files to follow: absolute paths, in which *, ?, [a-z], {a,b} and ** (any number of folders) may stand. What does not exist yet is waited for. Names that end in .tmp, .part, .swp or ~ are left out unless written in full, and so are files in compressions other than gzip and zstd (.xz, .bz2, .lz4, .Z, .lzma), with a warning: logrotate should use gzip or zstd."`
+	Paths   []string `yaml:"paths" required:"true" doc:"Files to follow: absolute paths, in which *, ?, [a-z], {a,b} and ** (any number of folders) may stand. What does not exist yet is waited for. Names that end in .tmp, .part, .swp or ~ are left out unless written in full, those that begin with a dot (rsync writes to such) unless the pattern's name does so too, and so are files in compressions other than gzip and zstd (.xz, .bz2, .lz4, .Z, .lzma), with a warning: logrotate should use gzip or zstd."`
 	Exclude []string `yaml:"exclude" doc:"Files to leave out: patterns for the whole path or for the file's name."`
 
 	lines.Config `yaml:",inline"`
@@ -106,7 +106,7 @@ func (c Config) excludes(path string) bool {
 
 // selects reports whether a pattern of Paths means this path.
 func selects(pattern, path string) bool {
-	return pattern == path || match(pattern, path) && !unfinished(path) && unreadable(path) == ""
+	return pattern == path || match(pattern, path) && !unfinished(path) && unreadable(path) == "" && (!hidden(path) || hidden(pattern))
 }
 
 func match(pattern, path string) bool {

@@ -169,6 +169,9 @@ func unfinished(path string) bool {
 	return false
 }
 
+// hidden reports whether a file's name, or a pattern for it, begins with a dot.
+func hidden(path string) bool { return strings.HasPrefix(filepath.Base(path), ".") }
+
 // onlyUnreadable reports whether a pattern, which is no file's name written in full, matches only names of unreadable files.
 func onlyUnreadable(pattern string) bool {
 	if !strings.ContainsAny(pattern, `*?[{`) {

@@ -598,18 +598,20 @@ func TestUnfinishedFilesAreLeftOutUnlessNamed(t *testing.T) {
 	t.Parallel()
 	dir, path := file1(t)
 	a := newFakeAgent(t)
-	for i, name := range []string{"x.log.tmp", "x.log.1.gz.part", "x.log.swp", "x.log~"} {
+	for i, name := range []string{"x.log.tmp", "x.log.1.gz.part", "x.log.swp", "x.log~", ".x.log.1mWq3Z"} {
 		appendTo(t, filepath.Join(dir, name), textOf(1000+i, 1001+i))
 	}
-	appendTo(t, filepath.Join(dir, "named.tmp"), textOf(0, 1))
+	named, dotted := filepath.Join(dir, "named.tmp"), filepath.Join(dir, ".wanted.log")
+	appendTo(t, named, textOf(0, 1))
 	appendTo(t, path, textOf(1, 2))
-	c := testConfig(filepath.Join(dir, "*"), filepath.Join(dir, "named.tmp"))
+	appendTo(t, dotted, textOf(2, 3))
+	c := testConfig(filepath.Join(dir, "*"), named, filepath.Join(dir, ".w*"))
 	start(t, a, c)
-	until(t, "both files", has(a, 2))
-	appendTo(t, path, textOf(2, 3))
-	until(t, "one more line", has(a, 3))
-	wantLines(t, a, 3)
-	if c.Follows(path+"~") || !c.Follows(path) || !c.Follows(filepath.Join(dir, "named.tmp")) {
+	until(t, "all files", has(a, 3))
+	appendTo(t, path, textOf(3, 4))
+	until(t, "one more line", has(a, 4))
+	wantLines(t, a, 4)
+	if c.Follows(path+"~") || c.Follows(filepath.Join(dir, ".x.log.1mWq3Z")) || !c.Follows(path) || !c.Follows(named) || !c.Follows(dotted) {
 		t.Error("Follows says something else")
 	}
 }

@@ -13,7 +13,8 @@
 // program that opens its file again, where that matters.
 //
 // A log that is removed, rather than rotated, within a checkpoint's interval before the agent is killed may be repeated by a file output
-// at the next start, with what other logs gave in that time: what cannot be read again must not be cut off. The log says so.
+// at the next start, with what other logs gave in that time: what cannot be read again must not be cut off. The same goes for a start after a
+// kill while the logs' folder is not there or cannot be looked into. The log says so.
 //
 // Where rotation puts its number or day before the extension (logrotate's extension), or moves files to another folder (olddir), that is
 // followed, too. What it moves to another folder while the agent is down is found if paths match it there: with olddir, add that folder to
@@ -21,6 +22,11 @@
 //
 // A file that is made and removed before it could be opened is counted, too (lost_files). In a folder that was made just before, nobody
 // can see it: the system tells of what happens in a folder only once it is asked to, some milliseconds after the folder came.
+//
+// A line that has no newline when its file is rotated waits for its rest until the file is done with, and comes behind lines of the next
+// file then. Files whose names tell no order, as those of multilog and cronolog, are logs of their own: none of them waits for another, and
+// a last line without a newline is waited for. If more rotations pass than are kept, what came and went unseen is lost: an agent that was
+// stopped meanwhile says so, one that was frozen cannot know.
 //
 // On network file systems, and where the system refuses to tell of changes (inotify limits), files are looked at every sweep instead. At
 // most 4,096 files are held open, or three quarters of the process's limit if that is less: of more, those that are read to their ends
