@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/stacktrail/stacktrail/plugins/event"
-	"github.com/zeebo/xxh3"
 )
 
 // identifyAll finds out what files hold whose content is not known so far.
@@ -115,7 +114,12 @@ func (l *lineage) identify(ctx context.Context, f *file, now time.Time) error {
 		}
 	}
 	head = slices.Clone(head)
-	s, wait, err := l.whose(ctx, f, head, now)
+	var block [proof]byte
+	n, err := f.c.readAt(ctx, block[:], 0)
+	if n < len(head) && err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errCut) {
+		return err
+	}
+	s, wait, err := l.whose(ctx, f, block[:n], now)
 	switch {
 	case err != nil:
 		return err
@@ -135,9 +139,14 @@ func (l *lineage) identify(ctx context.Context, f *file, now time.Time) error {
 // whose finds the stream that f holds, or of which it is a copy. wait says that it may be a copy that is still growing.
 func (l *lineage) whose(ctx context.Context, f *file, head []byte, now time.Time) (best *stream, wait bool, err error) {
 	for _, s := range l.streams {
-		sum, size := s.head()
-		if size > len(head) || xxh3.Hash(head[:size]) != sum || s.meta.Pipe {
+		if s.meta.Pipe || !s.begins(head) {
 			continue
+		}
+		if s.drained && s.meta.Long == "" && len(head) == proof && s.inode() != f.id && l.alike(s) {
+			continue // all of it was less than that; what begins like it and goes on is another file
+		}
+		if o := s.file; o != nil && o != f && o.rotated && o.lived && !f.rotated {
+			continue // the log's last file, renamed: what is there now is a new one, however it begins
 		}
 		var m verdict
 		own := s.file != nil && !s.file.parked
@@ -163,7 +172,7 @@ func (l *lineage) whose(ctx context.Context, f *file, head []byte, now time.Time
 					continue
 				case !errors.Is(fault, errDamaged):
 					return nil, false, fmt.Errorf("finding out whether it is a copy of %s: %w", s.file.path, fault)
-				case s.pos <= int64(size):
+				case s.pos <= int64(s.meta.HeadLen):
 					continue // it begins alike, and more will never be known
 				}
 			}
@@ -197,6 +206,24 @@ func (l *lineage) whose(ctx context.Context, f *file, head []byte, now time.Time
 		return best, false, nil
 	}
 	return nil, wait, nil
+}
+
+// alike reports whether another stream begins with the same line.
+func (l *lineage) alike(s *stream) bool {
+	return slices.ContainsFunc(l.streams, func(o *stream) bool { return o != s && o.meta.Head == s.meta.Head })
+}
+
+// another reports whether content that may be what s searches is that of a stream which begins like s and was read further.
+func (l *lineage) another(ctx context.Context, s *stream, c content) (bool, error) {
+	for _, o := range l.streams {
+		if o == s || o.meta.Head != s.meta.Head || o.pos <= s.pos {
+			continue
+		}
+		if m, err := o.matches(ctx, c, o.pos, o.sum, &l.w.x); err != nil || m == holds {
+			return m == holds, err
+		}
+	}
+	return false, nil
 }
 
 // lostInCrash reports that the file is the very one of the stream, but an operating system that went down has lost its end.

@@ -45,6 +45,7 @@ type file struct {
 	present bool   // it is still there
 	ordered bool   // it has its place among the lineage's files
 	rotated bool   // it has a rotation's name, or is gone from where it was
+	lived   bool   // it was seen where programs write, so that it is no copy
 	static  bool   // nothing will be appended: a copy, or compressed
 	gz      bool
 	listed  stamp // as the last scan saw it
@@ -225,6 +226,9 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 		// Others first: what one checkpoint names can be read at once, and a new stream has to wait for the next one.
 		return declared, err
 	}
+	if err := l.learn(ctx); err != nil {
+		return false, err
+	}
 	waiting, err := l.seekOrphans(ctx, now)
 	if err != nil {
 		return false, err
@@ -258,6 +262,25 @@ func (l *lineage) turn(ctx context.Context) (more bool, err error) {
 	l.save(now, false)
 	l.makeRoom()
 	return slices.ContainsFunc(l.files, func(f *file) bool { return f.after != nil && (!f.after.unknown() || f.after.file.fault != nil) }), nil
+}
+
+// learn notes how the files begin whose streams do not know that so far.
+func (l *lineage) learn(ctx context.Context) error {
+	for _, f := range l.files {
+		if f.s == nil || f.s.meta.Long != "" || f.parked {
+			continue
+		}
+		end, known, err := f.c.end()
+		if err != nil || known && end < proof || f.gz && l.w.gz != nil && l.w.gz != f {
+			continue // what is wrong shows when it is read
+		}
+		if err := f.s.learn(ctx, f.c, &l.w.x); ctx.Err() != nil {
+			return ctx.Err()
+		} else if err == nil && f.gz && l.w.gz != f {
+			f.c.(*unpacked).drop()
+		}
+	}
+	return nil
 }
 
 // yield gives up the worker's memory for compressed content if one of these files has it: it is not read now, and what it waits for may
@@ -422,8 +445,8 @@ func (l *lineage) take(now time.Time) (came bool) {
 				l.unpark(f, now) // it was closed for want of descriptors; now its last line is a record, newline or not
 			}
 		}
-		if !away && f.rotated { // renamed back
-			f.rotated = false
+		if !away {
+			f.rotated, f.lived = false, true // perhaps it was renamed back
 		}
 		if f.parked && !f.present {
 			l.drop(f)

@@ -160,6 +160,12 @@ func (l *lineage) searchOnce(ctx context.Context, s *stream, now time.Time) (fin
 		h := newHandle(o)
 		c := open(h, compressed(o, path))
 		m, err := s.matches(ctx, c, s.pos, s.sum, &l.w.x)
+		if m == holds && err == nil {
+			var is bool
+			if is, err = l.another(ctx, s, c); is || err != nil {
+				m = differs
+			}
+		}
 		if ctx.Err() != nil {
 			c.close()
 			return unsure, ctx.Err()

@@ -366,6 +366,12 @@ func (l *lineage) finish(f *file) {
 	l.update(s)
 	l.r.env.Log.Debug("file read to its end", "path", f.path, "offset", s.pos)
 	l.park(f)
+	for _, o := range slices.Clone(l.files) {
+		if o.parked && o.present && o.copyOf == s && !o.gz && o.st.size > s.pos {
+			l.unpark(o, time.Now()) // it has more: now that can be read
+			l.active = true
+		}
+	}
 }
 
 // declareNew has the agent know new streams, the oldest first, before their turn to be read comes: what the checkpoint knows tells

@@ -6,10 +6,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
-
-	"github.com/zeebo/xxh3"
 )
 
 // headAt is the beginning of a file's content, kept as long as the file does not change.
@@ -102,8 +101,7 @@ func (l *lineage) spots(entries []found) (paths []string, sure bool) {
 				continue
 			}
 		}
-		begin := 0
-		path := ""
+		var alike []found
 		for _, e := range entries {
 			if ext := filepath.Ext(e.path); rotationOf(filepath.Base(e.path)).packed && there[strings.TrimSuffix(e.path, ext)] {
 				continue // it is being compressed: the original tells
@@ -113,12 +111,14 @@ func (l *lineage) spots(entries []found) (paths []string, sure bool) {
 				return nil, false
 			}
 			if begins {
-				begin++
-				path = e.path
+				alike = append(alike, e)
 			}
 		}
-		if begin == 1 {
-			paths = append(paths, path)
+		if len(alike) > 1 {
+			alike = slices.DeleteFunc(alike, func(e found) bool { return !l.holdsAll(s, e) })
+		}
+		if len(alike) == 1 {
+			paths = append(paths, alike[0].path)
 		}
 	}
 	return paths, true
@@ -157,6 +157,18 @@ func (l *lineage) stands(s *stream, e found) (stands, sure bool) {
 	return err == nil && m == holds, true
 }
 
+// holdsAll reports whether a file holds all that was read of a stream.
+func (l *lineage) holdsAll(s *stream, e found) bool {
+	o, _ := l.openSeen(e)
+	if o == nil {
+		return false
+	}
+	c := open(newHandle(o), compressed(o, e.path))
+	defer c.close()
+	m, err := s.matches(context.Background(), c, s.pos, s.sum, &l.w.x)
+	return err == nil && m == holds
+}
+
 // begins reports whether a file begins as a stream does.
 func (l *lineage) begins(s *stream, e found) (begins, sure bool) {
 	h, ok := l.heads[e.id]
@@ -171,8 +183,7 @@ func (l *lineage) begins(s *stream, e found) (begins, sure bool) {
 		h = headAt{e.stamp, append([]byte(nil), l.w.x.block()[:n]...)}
 		l.heads[e.id] = h
 	}
-	sum, size := s.head()
-	return size <= len(h.head) && xxh3.Hash(h.head[:size]) == sum, true
+	return s.begins(h.head), true
 }
 
 // forgetSights forgets what was noted about files that are not there any more: their inodes may become others'.

@@ -41,6 +41,8 @@ type meta struct {
 	Boot string `json:"boot,omitempty"`
 	// Proofs are some of the places before the position, for telling what a copy that ends before it is a copy of.
 	Proofs []place `json:"proofs,omitempty"`
+	// Long is XXH3 of the first 1 KiB, once there is that much: programs may begin each of their files with the same line.
+	Long string `json:"long,omitempty"`
 	// Cuts are offsets at which a record was closed without a newline, or open, when its file was done with: later bytes are records of their own.
 	Cuts []int64 `json:"cuts,omitempty"`
 	// Quiets are offsets at which a record was closed because the file did not grow: later lines are records of their own.
@@ -593,18 +595,18 @@ const (
 
 // matches looks whether c holds the stream up to off, as head and sum prove.
 func (s *stream) matches(ctx context.Context, c content, off int64, sum uint64, x *scratch) (verdict, error) {
-	want, size := s.head()
+	_, size := s.head()
 	if size > proof {
 		return differs, nil
 	}
-	got, err := c.readAt(ctx, x.proof[:size], 0)
+	got, err := c.readAt(ctx, x.proof[:proof], 0)
 	if got < size {
 		if errors.Is(err, io.EOF) || errors.Is(err, errCut) {
 			return tooShort, nil
 		}
 		return differs, err
 	}
-	if xxh3.Hash(x.proof[:size]) != want {
+	if !s.begins(x.proof[:got]) {
 		return differs, nil
 	}
 	found, ok, err := sumBefore(ctx, c, off, x.proof[:])
@@ -617,6 +619,28 @@ func (s *stream) matches(ctx context.Context, c content, off int64, sum uint64, 
 		return differs, nil
 	}
 	return holds, nil
+}
+
+// begins reports whether content with this beginning, up to 1 KiB of it, can be the stream's.
+func (s *stream) begins(block []byte) bool {
+	sum, size := s.head()
+	return size <= len(block) && xxh3.Hash(block[:size]) == sum && (s.meta.Long == "" || len(block) < proof || hexSum(block[:proof]) == s.meta.Long)
+}
+
+// learn notes the first 1 KiB of the stream, once its file has so much.
+func (s *stream) learn(ctx context.Context, c content, x *scratch) error {
+	if m, err := s.matches(ctx, c, s.pos, s.sum, x); err != nil || m != holds {
+		return err // it was written anew: that shows when it is read
+	}
+	n, err := c.readAt(ctx, x.proof[:proof], 0)
+	if n == proof {
+		s.meta.Long = hexSum(x.proof[:proof])
+		return nil
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, errCut) {
+		return nil
+	}
+	return err
 }
 
 // entry is what the agent gets to keep.

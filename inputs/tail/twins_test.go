@@ -1,6 +1,8 @@
 package tail
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,4 +113,42 @@ func TestFilesThatBeginLikeADamagedOneAreRead(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A program that writes a title into each new file and nothing else for a while leaves files of which one is the beginning of the next.
+func TestATitleAloneDoesNotHoldUpTheNextFile(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	a := newFakeAgent(t)
+	start(t, a, testConfig(filepath.Join(dir, "x.log")))
+	n := 0
+	for i := range 6 {
+		appendTo(t, path, title)
+		n++
+		if i%3 == 2 {
+			appendTo(t, path, textOf(i, i+1))
+			n++
+		}
+		until(t, "all lines so far", has(a, n))
+		if i%2 == 0 {
+			for k := i; k > 0; k-- {
+				if err := os.Rename(fmt.Sprintf("%s.%d", path, k), fmt.Sprintf("%s.%d", path, k+1)); !errors.Is(err, os.ErrNotExist) {
+					must(t, err)
+				}
+			}
+			must(t, os.Rename(path, path+".1"))
+		}
+	}
+}
+
+// TestMoreThanACopyHeldIsReadOnceTheCopyIs has a copy be seen with what it was made of: that goes on where the copy ends.
+func TestMoreThanACopyHeldIsReadOnceTheCopyIs(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	a := newFakeAgent(t)
+	appendTo(t, path+".1", textOf(0, 50))
+	appendTo(t, path, textOf(0, 80))
+	start(t, a, testConfig(filepath.Join(dir, "x.log*")))
+	until(t, "all lines", has(a, 80))
+	wantLines(t, a, 80)
 }
