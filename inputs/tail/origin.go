@@ -4,8 +4,6 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
-
-	"github.com/zeebo/xxh3"
 )
 
 // origin finds the lineage of a file that the patterns match and that is seen first: it may be one of another than its name tells, which
@@ -26,16 +24,7 @@ func (c *scanner) origin(e found, key string) (of string, wait bool) {
 	}
 	content := open(newHandle(f), compressed(f, e.path))
 	defer content.close()
-	head, _, err := headOf(c.r.ctx, content, c.x.block())
-	if err != nil {
-		return key, false
-	}
-	head = slices.Clone(head)
 	for _, s := range candidates {
-		sum, size := s.head()
-		if size > len(head) || xxh3.Hash(head[:size]) != sum {
-			continue
-		}
 		m, err := s.matches(c.r.ctx, content, s.pos, s.sum, &c.x)
 		held := m == holds
 		if err == nil && m == tooShort { // a copy may end before what was read later
@@ -49,7 +38,8 @@ func (c *scanner) origin(e found, key string) (of string, wait bool) {
 }
 
 // candidates are the streams that a file may hold, those of its own lineage first: of those that lay where it lies, and of those whose
-// log it may be a piece of, as its name tells. Without a line read, a beginning that several logs share would be all that tells.
+// log it may be a piece of, as its name tells. Without more than the first line read, a line that several logs begin with would be all that
+// tells.
 func (c *scanner) candidates(e found, key string) []*stream {
 	all := slices.Clone(c.r.lay[e.id])
 	r := rotationOf(filepath.Base(e.path))
@@ -58,7 +48,7 @@ func (c *scanner) candidates(e found, key string) []*stream {
 	}
 	for _, stem := range []string{r.stem, r.kept} {
 		for _, s := range c.byName()[stem] {
-			if s.pos > 0 {
+			if s.pos > int64(s.meta.HeadLen) {
 				all = append(all, s)
 			}
 		}

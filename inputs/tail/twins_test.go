@@ -152,3 +152,20 @@ func TestMoreThanACopyHeldIsReadOnceTheCopyIs(t *testing.T) {
 	until(t, "all lines", has(a, 80))
 	wantLines(t, a, 80)
 }
+
+// TestALogInAnotherFolderThatBeginsAlikeIsAnother: of a log that is gone no more is known than the line that all of them begin with.
+func TestALogInAnotherFolderThatBeginsAlikeIsAnother(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	one, two := filepath.Join(dir, "one", "x.log"), filepath.Join(dir, "two", "x.log")
+	must(t, os.Mkdir(filepath.Dir(one), 0o755))
+	must(t, os.Mkdir(filepath.Dir(two), 0o755))
+	a := newFakeAgent(t)
+	appendTo(t, one, title)
+	start(t, a, testConfig(filepath.Join(dir, "*", "x.log*")))
+	until(t, "the first title", has(a, 1))
+	must(t, os.Remove(one))
+	until(t, "the first log to be done with", func() bool { return a.drained() == 1 })
+	appendTo(t, two+".1", title+textOf(0, 3))
+	until(t, "the second title and its lines", has(a, 5))
+}
