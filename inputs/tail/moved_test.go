@@ -201,6 +201,13 @@ func TestALogThatWasEmptyIsReadFromWhatRotationMadeOfIt(t *testing.T) {
 			until(t, "the checkpoint to know of the log", func() bool { return len(a.Known()) == 1 })
 			r.stop()
 			a.crash()
+			seen, probe := time.Now(), filepath.Join(t.TempDir(), "probe")
+			until(t, "the file system's clock, which ticks, to go on", func() bool {
+				must(t, os.WriteFile(probe, nil, 0o644))
+				fi, err := os.Stat(probe)
+				must(t, err)
+				return fi.ModTime().After(seen)
+			})
 			appendTo(t, path, textOf(0, 50))
 			rotate(path)
 			appendTo(t, path, textOf(50, 60))

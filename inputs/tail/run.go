@@ -212,7 +212,7 @@ func (r *run) lineage(key string) *lineage {
 	case !r.since.IsZero(): // what was rotated since then is asked for, too
 		l.since = r.since.UnixNano() - 1
 	default:
-		l.since = r.started.UnixNano() - int64(racy) // the clock of file systems ticks behind
+		l.since = r.started.UnixNano()
 	}
 	r.lineages[key] = l
 	if r.env.Once {
