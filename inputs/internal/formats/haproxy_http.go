@@ -309,15 +309,11 @@ func (o object) haproxyNames(front, back, server string) object {
 
 // spacedNumber reads a number of 1 to 18 digits at i, and a space. next is behind it; 0 if something else is there.
 func spacedNumber(s string, i int) (n int64, next int) {
-	from := i
-	for i < len(s) && s[i]-'0' <= 9 {
-		n = n*10 + int64(s[i]-'0')
-		i++
-	}
-	if i-from-1 > 17 || i == from || i == len(s) || s[i] != ' ' {
+	n, end := numberAt(s, i)
+	if !isTextAt(s, end, " ") {
 		return 0, 0
 	}
-	return n, i + 1
+	return n, end + 1
 }
 
 // unhash undoes HAProxy's escapes. Of the last one of a text that was cut a part may be missing: what is there is left out.

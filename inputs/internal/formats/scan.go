@@ -445,3 +445,19 @@ func (p *Parser) setCut(e *event.Event) {
 	e.SetBool(event.BoolTruncated, true)
 	p.suspect |= truncated
 }
+
+// numberAt reads a number of 1 to 18 digits that stands at i and returns where it ends, which is behind s if there is none.
+func numberAt(s string, i int) (n int64, end int) {
+	end = i
+	for end < len(s) && s[end]-'0' <= 9 {
+		n = n*10 + int64(s[end]-'0')
+		end++
+	}
+	if k := end - i; k == 0 || k > 18 {
+		return 0, len(s) + 1
+	}
+	return n, end
+}
+
+// isTextAt reports whether t stands at i.
+func isTextAt(s string, i int, t string) bool { return len(s)-i >= len(t) && s[i:i+len(t)] == t }
