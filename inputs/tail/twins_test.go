@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stacktrail/stacktrail/plugins/event"
 )
 
 const title = "# a first line that each of these files has\n"
@@ -168,4 +170,32 @@ func TestALogInAnotherFolderThatBeginsAlikeIsAnother(t *testing.T) {
 	until(t, "the first log to be done with", func() bool { return a.drained() == 1 })
 	appendTo(t, two+".1", title+textOf(0, 3))
 	until(t, "the second title and its lines", has(a, 5))
+}
+
+// TestTheFirstKiBTellsStreamsApartThatBeginAlike: before a line is read, the first one is not enough. What is shorter may be a copy that grows.
+func TestTheFirstKiBTellsStreamsApartThatBeginAlike(t *testing.T) {
+	t.Parallel()
+	dir, path := file1(t)
+	write := func(name, text string) content {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+		f, err := os.Open(filepath.Join(dir, name))
+		must(t, err)
+		c := open(newHandle(f), false)
+		t.Cleanup(c.close)
+		return c
+	}
+	mine, other, part := write("a", title+textOf(0, 50)), write("b", title+textOf(50, 100)), write("c", title+line(0)+"\n")
+	s := newStream("s", path, meta{Head: hexSum([]byte(title)), HeadLen: len(title)})
+	must(t, s.moveTo(event.Position{}))
+	x := &scratch{}
+	see := func(what string, c content, want verdict) {
+		if m, err := s.matches(t.Context(), c, s.pos, s.sum, x); err != nil || m != want {
+			t.Errorf("%s: verdict %d, %v", what, m, err)
+		}
+	}
+	see("another file, before anything else is known", other, holds)
+	must(t, s.learn(t.Context(), mine, x))
+	see("its own file", mine, holds)
+	see("another file", other, differs)
+	see("the beginning of a copy", part, holds)
 }
