@@ -127,7 +127,7 @@ func runAgent(ctx context.Context, cfg *config.Config, opt runOptions) error {
 		if _, faulty := errors.AsType[conf.Faults](err); ctx.Err() == nil || faulty || opt.once {
 			return fail(exitFailure, err)
 		}
-		log.Info("stopped while starting: everything is as it was", "at", err)
+		log.Info("stopped while starting, nothing was saved", "error", err)
 		return nil
 	}
 	m.save(context.WithoutCancel(ctx), 0)
